@@ -83,7 +83,8 @@ class Bases:
 
     def build(self, versions: list[str]) -> None:
         """Build what is missing; the pool's lock is the caller's."""
-        self._remove_leftovers()
+        self._pool.remove_parts()
+        self._remove_unused()
         missing = self.missing(versions)
         if missing:
             mirror = machine_mirror(self._commands)
@@ -93,16 +94,9 @@ class Bases:
         for path in (self.common, *(self.of(version) for version in versions)):
             os.utime(path)  # "used now": what nobody has used for two weeks is removed
 
-    def fingerprint(self, version: str) -> str:
-        """The Incus package's version inside an image."""
-        root = self.of(version)
-        query = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Version}", "incus-base"]
-        return self._commands.run(query)
-
-    def _remove_leftovers(self) -> None:
+    def _remove_unused(self) -> None:
         for path in self._pool.bases.iterdir():
-            stale = self._digest not in path.name and time.time() - path.stat().st_mtime > _KEEP_UNUSED
-            if path.suffix == ".part" or stale:
+            if self._digest not in path.name and time.time() - path.stat().st_mtime > _KEEP_UNUSED:
                 self._pool.delete(path)
 
     def _make(self, target: Path, fill: Callable[[Path, Path], None], source: Path | None = None) -> None:

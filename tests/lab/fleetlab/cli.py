@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from fleetlab import enter
@@ -37,6 +38,21 @@ Real Incus servers as hosts on this machine (see tests/lab/README.md).
   cut NAME              pull a host's network cable
   mend NAME             put it back
 """
+
+
+_ANY = 1000
+# Command → how many names it takes at least and at most, and its options.
+_COMMANDS: dict[str, tuple[int, int, set[str]]] = {
+    "up": (0, _ANY, {"--install", "--bare"}),
+    "down": (0, _ANY, {"--lost"}),
+    "build": (0, 0, {"--install"}),
+    "status": (0, 0, set()),
+    "inventory": (0, 0, set()),
+    "kill": (1, 1, set()),
+    "boot": (1, 1, set()),
+    "cut": (1, 1, set()),
+    "mend": (1, 1, set()),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -103,38 +119,41 @@ def _which(tool: str) -> str:
 
 
 def _manage(command: str, words: list[str]) -> int:
-    options = {word for word in words if word.startswith("-")}
-    names = [word for word in words if not word.startswith("-")]
-    allowed = {"up": {"--install", "--bare"}, "build": {"--install"}, "down": {"--lost"}}
-    single = {"kill", "boot", "cut", "mend"}
-    if command not in {*allowed, *single, "status", "inventory"}:
-        raise Unusable(f"no command {command!r}; `lab --help` lists them")
-    if options - allowed.get(command, set()):
-        raise Unusable(f"`lab {command}` has no option {' '.join(sorted(options))}")
-    if (command in single and len(names) != 1) or (command in ("status", "inventory", "build") and names):
-        raise Unusable(f"`lab {command}` takes {'one host name' if command in single else 'no names'}")
-
+    names, options = _parse(command, words)
     from fleetlab.lab import Lab
     from fleetlab.report import print_status
+    from fleetlab.requirements import require_root
     from fleetlab.supervisor import supervised
 
+    require_root()
     lab = Lab(_ROOT)
-    if command == "up":
-        hosts = parse_hosts(names)
-        return supervised(lab.commands, lambda: lab.up(hosts, "--bare" in options, "--install" in options))
-    if command == "build":
-        return supervised(lab.commands, lambda: lab.build(list(VERSIONS), "--install" in options))
-    if command == "down":
-        remove = lab.down_lost if "--lost" in options else lambda: lab.down(names)
-        return supervised(lab.commands, remove)
     if command == "status":
         print_status(lab)
-    elif command == "inventory":
+        return 0
+    if command == "inventory":
         print(lab.inventory(), end="")
-    elif command == "kill":
-        lab.kill(names[0])
-    elif command == "boot":
-        return supervised(lab.commands, lambda: lab.boot(names[0]))
-    else:
-        lab.set_link(names[0], up=command == "mend")
-    return 0
+        return 0
+    work: dict[str, Callable[[], None]] = {
+        "up": lambda: lab.up(parse_hosts(names), "--bare" in options, "--install" in options),
+        "build": lambda: lab.build(list(VERSIONS), "--install" in options),
+        "down": lambda: lab.down_lost() if "--lost" in options else lab.down(names),
+        "boot": lambda: lab.boot(names[0]),
+        "kill": lambda: lab.kill(names[0]),
+        "cut": lambda: lab.set_link(names[0], up=False),
+        "mend": lambda: lab.set_link(names[0], up=True),
+    }
+    return supervised(lab.commands, work[command])
+
+
+def _parse(command: str, words: list[str]) -> tuple[list[str], set[str]]:
+    """Split a command's words into names and options; Unusable when they do not fit the command."""
+    if command not in _COMMANDS:
+        raise Unusable(f"no command {command!r}; `lab --help` lists them")
+    fewest, most, allowed = _COMMANDS[command]
+    options = {word for word in words if word.startswith("-")}
+    names = [word for word in words if not word.startswith("-")]
+    if options - allowed:
+        raise Unusable(f"`lab {command}` has no option {' '.join(sorted(options - allowed))}")
+    if not fewest <= len(names) <= most:
+        raise Unusable(f"`lab {command}` takes {'one host name' if most else 'no names'}")
+    return names, options

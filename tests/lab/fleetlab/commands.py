@@ -12,8 +12,9 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from fleetlab.enter import HOST_PATH
 from fleetlab.errors import LabError, Stopped
@@ -30,6 +31,11 @@ class Commands:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
         self.interrupted: int | None = None
+
+    @property
+    def running(self) -> int:
+        """How many tools run at this moment."""
+        return len(self._running)
 
     def run(
         self,
@@ -61,31 +67,35 @@ class Commands:
     ) -> tuple[int, str]:
         """Run a tool to its end; return its exit code and its output (with ``log``: the log's text)."""
         environment = {**os.environ, "LC_ALL": "C", "PATH": HOST_PATH, **(env or {})}
-        sink = open(log, "ab") if log else None
+        with ExitStack() as stack:
+            sink = stack.enter_context(open(log, "ab")) if log else None
+            process = self._start(argv, stdin is not None, sink, environment)
+            try:
+                output, _ = process.communicate(stdin)
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+        text = log.read_text(errors="replace") if log else output.decode(errors="replace")
+        return process.returncode, text
+
+    def _start(
+        self, argv: Sequence[str | Path], feed: bool, sink: IO[bytes] | None, environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
         try:
             with self._lock:
                 self.check()
                 process = subprocess.Popen(
                     [str(word) for word in argv],
-                    stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                    stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
                     stdout=sink or subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     env=environment,
                     start_new_session=True,
                 )
                 self._running.add(process)
-            try:
-                output, _ = process.communicate(stdin)
-            finally:
-                with self._lock:
-                    self._running.discard(process)
+                return process
         except FileNotFoundError as error:
             raise LabError(f"`{argv[0]}` is not installed") from error
-        finally:
-            if sink:
-                sink.close()
-        text = log.read_text(errors="replace") if log else output.decode(errors="replace")
-        return process.returncode, text
 
     def interrupt(self, signal_number: int) -> None:
         """Stop everything because a signal asks for it; only the first counts, cleaning up is not interrupted again.

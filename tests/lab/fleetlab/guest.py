@@ -51,7 +51,7 @@ _FILES = {
     "etc/resolv.conf": (0o644, ""),
     "etc/os-release": (0o644, 'ID=tiny\nNAME="lab guest"\n'),
     "sbin/init": (0o755, _INIT),
-    "usr/share/udhcpc/default.script": (0o755, _UDHCPC),
+    "etc/udhcpc/default.script": (0o755, _UDHCPC),
 }
 _DIRECTORIES = ("bin", "dev", "etc", "home/guest", "mnt", "proc", "root", "run", "sbin", "srv", "sys", "tmp", "usr/bin")
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}

@@ -15,16 +15,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fleetlab import enter, recipe
-from fleetlab.checkout import STATE, Checkout, address
+from fleetlab.checkout import PREFIX, STATE, Checkout, address
 from fleetlab.commands import Commands
 from fleetlab.errors import LabError
 from fleetlab.network import Network
 from fleetlab.pool import Pool
 
+# Where the unified hierarchy is mounted when the machine has not mounted it itself.
+OWN_CGROUP_MOUNT = STATE / "cgroup"
 _INIT = Path(__file__).resolve().parent.parent / "host-init"
 _BOOT_SECONDS = 60
 _DEATH_SECONDS = 30
 _STEP = 0.02
+_ALIVE = ("initializing", "starting", "running", "degraded", "maintenance")
 
 
 @dataclass
@@ -47,6 +50,13 @@ def unified_cgroup(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
     return None
 
 
+def leave_cgroup_mount(commands: Commands) -> None:
+    """Take away the cgroup mount that the lab made itself, once no lab on this machine has a host in it."""
+    if OWN_CGROUP_MOUNT.is_mount() and not any(OWN_CGROUP_MOUNT.glob(f"{PREFIX}-*")):
+        commands.run(["umount", OWN_CGROUP_MOUNT])
+        OWN_CGROUP_MOUNT.rmdir()
+
+
 class Host:
     """Creates, boots, kills and removes one host."""
 
@@ -64,6 +74,17 @@ class Host:
     def pid(self) -> int | None:
         """The process that is the host's PID 1, None when it is not running."""
         return enter.host_pid(self._checkout.state, self._checkout.cgroup(self.name), self.name)
+
+    def is_off(self) -> bool:
+        """Whether the host is not running; one that is shutting down is waited for."""
+        deadline = time.monotonic() + _DEATH_SECONDS
+        while (pid := self.pid) is not None and time.monotonic() < deadline:
+            argv = enter.host_argv(pid, ["systemctl", "is-system-running"])
+            # In the last part of a shutdown nobody answers any more.
+            if self._commands.run_code(argv, env=enter.host_environment())[1].strip() in _ALIVE:
+                return False
+            time.sleep(_STEP)
+        return self.pid is None
 
     def save(self) -> None:
         self._checkout.hosts.mkdir(parents=True, exist_ok=True)
@@ -143,7 +164,7 @@ class Host:
     def _wait_for_services(self) -> None:
         deadline = time.monotonic() + _BOOT_SECONDS
         while time.monotonic() < deadline and self.pid is not None:
-            # ssh answers on the address and Incus's socket exists: both are listened on before they are "active".
+            # Both are listening once they are "active".
             if self.run_code(["systemctl", "-q", "is-active", "ssh.service", "incus.socket"])[0] == 0:
                 return
             time.sleep(_STEP)
@@ -190,7 +211,7 @@ class Host:
     def _cgroup(self) -> Path:
         top = unified_cgroup()
         if top is None:
-            top = STATE / "cgroup"
+            top = OWN_CGROUP_MOUNT
             top.mkdir(parents=True, exist_ok=True)
             self._commands.run(["mount", "-t", "cgroup2", "cgroup2", top])
         return top / self._checkout.cgroup(self.name)

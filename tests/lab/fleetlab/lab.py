@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fleetlab import guest, inventory, prepare, requirements
@@ -30,7 +30,7 @@ from fleetlab.checkout import (
 )
 from fleetlab.commands import Commands
 from fleetlab.errors import LabError, Unusable
-from fleetlab.host import Host, Record, unified_cgroup
+from fleetlab.host import OWN_CGROUP_MOUNT, Host, Record, leave_cgroup_mount, unified_cgroup
 from fleetlab.network import Network
 from fleetlab.pool import IMAGE_SIZE, Pool, locked
 
@@ -44,6 +44,7 @@ class Lab:
         self.commands = commands or Commands()
         self.network = Network(self.checkout, self.commands)
         self.pool = Pool(self._cache(), self.commands)
+        self._lock = STATE / f"{self.checkout.key}.lock"
 
     def _cache(self) -> Path:
         """A running lab stays with the cache that it was started with."""
@@ -91,6 +92,7 @@ class Lab:
         self._require(install)
         with self.locked(), self._tidy_on_interrupt(set()):
             self._announce([], versions)
+            self._open_state()
             self._build(versions)
             self._leave_if_empty()
 
@@ -108,7 +110,7 @@ class Lab:
                 for name, version in wanted.items()
                 if name not in complete
             }
-            asleep = [name for name in wanted if name in complete and self._host(before[name]).pid is None]
+            asleep = [name for name in wanted if name in complete and self._host(before[name]).is_off()]
             with self._tidy_on_interrupt(complete):
                 self._remove_leftovers(complete)
                 if missing or asleep or not self.network.exists:
@@ -119,11 +121,8 @@ class Lab:
                     print(f"{name} is up: Incus {host.record.version}, {host.address}", flush=True)
 
     def _start(self, missing: dict[str, str], asleep: list[str], bare: bool) -> None:
+        self._open_state()
         image = self._build(sorted(set(missing.values()), reverse=True))
-        self.checkout.hosts.mkdir(parents=True, exist_ok=True)
-        self.checkout.state.chmod(0o700)
-        about = {"checkout": str(self.path), "cache": str(self.pool.cache)}
-        (self.checkout.state / "lab.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         if not self.checkout.ssh_key.exists():
             self.commands.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", self.checkout.ssh_key])
         self.network.ensure()
@@ -136,6 +135,7 @@ class Lab:
             new.append(host)
         hosts = [*new, *(self.host(name) for name in asleep)]
         for host in hosts:
+            host.kill()  # one whose PID 1 ended by itself has left its cgroup
             host.plug()
         self._write_names(hosts)
 
@@ -153,20 +153,26 @@ class Lab:
             host.save()
         self._write_names([])
 
+    def _open_state(self) -> None:
+        """Leave word of this lab before anything else, so that `down` finds what a killed `up` has left."""
+        self.checkout.hosts.mkdir(parents=True, exist_ok=True)
+        self.checkout.state.chmod(0o700)
+        about = {"checkout": str(self.path), "cache": str(self.pool.cache)}
+        (self.checkout.state / "lab.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
     def _build(self, versions: list[str]) -> Path | None:
         """Have the images; return the guest image's path (None when no host needs one)."""
         with self.pool.locked():
             self.pool.mount()
+            # Claimed under the lock, so that nobody unmounts what is about to be used.
+            (self.pool.run / self.checkout.key).mkdir(exist_ok=True)
             if not versions:
                 return None
             bases = Bases(self.pool, self.commands)
             bases.build(versions)
-            # Claimed under the lock, so that nobody unmounts what is about to be used.
-            (self.pool.run / self.checkout.key).mkdir(exist_ok=True)
             return guest.ensure_image(bases.of(versions[0]), self.pool.cache, self.commands)
 
     def _require(self, install: bool) -> None:
-        requirements.require_root()
         requirements.require_tools(install, self.commands)
         requirements.require_btrfs(self.commands)
         if not self.pool.mounted:
@@ -183,7 +189,7 @@ class Lab:
         if hosts and not self.network.exists:
             print(f"will add the network namespaces {self.checkout.switch} and {self.checkout.controller}")
         if hosts and unified_cgroup() is None:
-            print(f"will mount the unified cgroup hierarchy on {STATE / 'cgroup'}")
+            print(f"will mount the unified cgroup hierarchy on {OWN_CGROUP_MOUNT}")
         for name in hosts:
             print(
                 f"will start the host {name} (namespace {self.checkout.namespace(name)}, state {self.checkout.state})"
@@ -214,7 +220,7 @@ class Lab:
     def boot(self, name: str) -> None:
         with self.locked():
             host = self.host(name)
-            if host.pid is not None:
+            if not host.is_off():
                 raise Unusable(f"host {name} is running")
             host.kill()  # what a PID 1 that ended by itself has left in the cgroup
             host.plug()
@@ -222,7 +228,10 @@ class Lab:
 
     def kill(self, name: str) -> None:
         with self.locked():
-            self.host(name).kill()
+            host = self.host(name)
+            if host.pid is None:
+                raise Unusable(f"host {name} is not running")
+            host.kill()
 
     def set_link(self, name: str, up: bool) -> None:
         self.network.set_link(self.host(name).record.number, up)
@@ -231,7 +240,6 @@ class Lab:
 
     def down(self, names: list[str]) -> None:
         """Remove hosts; without names, all of them with the switch, the state and (unless others use it) the mount."""
-        requirements.require_root()
         if not self.checkout.state.is_dir():
             print("the lab is not up")
             return
@@ -250,7 +258,6 @@ class Lab:
 
     def down_lost(self) -> None:
         """Remove the labs of checkouts that no longer exist."""
-        requirements.require_root()
         for about in STATE.glob("*/lab.json"):
             path = Path(json.loads(about.read_text(encoding="utf-8"))["checkout"])
             if not path.is_dir():
@@ -263,7 +270,7 @@ class Lab:
             if record.name not in complete:
                 self._host(record).remove()
         found = set(self.network.leftovers(complete))
-        top = unified_cgroup() or STATE / "cgroup"
+        top = unified_cgroup() or OWN_CGROUP_MOUNT
         prefix = self.checkout.cgroup("")
         found |= {path.name.removeprefix(prefix) for path in top.glob(f"{prefix}*")} - complete
         if self.pool.mounted:
@@ -282,12 +289,23 @@ class Lab:
             self.pool.unmount_if_unused()
         if self.checkout.state.is_dir():
             shutil.rmtree(self.checkout.state)
+        leave_cgroup_mount(self.commands)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One `up` or `down` of a checkout at a time. The lock file is beside the state, which goes away under it."""
-        with locked(STATE / f"{self.checkout.key}.lock", "another lab command of this checkout", self.commands):
-            yield
+        with locked(self._lock, "another lab command of this checkout", self.commands):
+            try:
+                yield
+            finally:
+                self._forget_lock()
+
+    def _forget_lock(self) -> None:
+        """Without a state there is nothing to lock; whoever waits for the file notices that it is another one."""
+        if not self.checkout.state.exists():
+            self._lock.unlink(missing_ok=True)
+            with suppress(OSError):
+                STATE.rmdir()
 
     @contextmanager
     def _tidy_on_interrupt(self, complete: set[str]) -> Iterator[None]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from fleetlab.checkout import STATE
 from fleetlab.commands import Commands
@@ -24,23 +25,26 @@ IMAGE_SIZE = 64 * 1024**3  # sparse: only what is written takes space, and what 
 def locked(path: Path, waiting_for: str, commands: Commands) -> Iterator[None]:
     """Hold an exclusive lock; the kernel drops it with the process, so a killed lab never blocks the next."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="ascii") as handle:
-        told = False
-        while not _try_lock(handle.fileno()):
-            if not told:
-                print(f"waiting for {waiting_for} ({path} is locked)", flush=True)
-                told = True
-            commands.check()  # polled, so that an interruption ends the waiting
-            time.sleep(0.1)
-        yield
+    told = False
+    while True:
+        with open(path, "ab") as handle:
+            if _lock(handle, path):
+                yield
+                return
+        if not told:
+            print(f"waiting for {waiting_for} ({path} is locked)", flush=True)
+            told = True
+        commands.check()  # polled, so that an interruption ends the waiting
+        time.sleep(0.1)
 
 
-def _try_lock(descriptor: int) -> bool:
+def _lock(handle: IO[bytes], path: Path) -> bool:
+    """Lock an open file; False while another has it, or when its name stands for another file by now."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return path.stat().st_ino == os.fstat(handle.fileno()).st_ino
+    except (BlockingIOError, FileNotFoundError):
         return False
-    return True
 
 
 class Pool:
@@ -82,18 +86,23 @@ class Pool:
         self.bases.mkdir(exist_ok=True)
         self.run.mkdir(exist_ok=True)
 
-    def unmount_if_unused(self) -> bool:
-        """Unmount the image when no checkout has a host in it; True when it is unmounted afterwards."""
-        if not self.mounted:
-            return True
-        for directory in self.run.iterdir():
-            try:
-                directory.rmdir()
-            except OSError:
-                return False
-        self._commands.run(["umount", self.mountpoint])
-        self.mountpoint.rmdir()
-        return True
+    def unmount_if_unused(self) -> None:
+        """Unmount the image when no checkout uses it. The lock is the caller's.
+
+        A directory in ``run``, even an empty one, is a checkout's claim.
+        """
+        if self.mounted:
+            self.remove_parts()
+            if any(self.run.iterdir()):
+                return
+            self._commands.run(["umount", self.mountpoint])
+        if self.mountpoint.is_dir():
+            self.mountpoint.rmdir()
+
+    def remove_parts(self) -> None:
+        """Delete host images that nobody is building any more; the lock is the caller's."""
+        for path in self.bases.glob("*.part"):
+            self.delete(path)
 
     def snapshot(self, source: Path, target: Path) -> None:
         """Make ``target`` a writable copy of the subvolume ``source``."""
