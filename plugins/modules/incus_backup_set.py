@@ -160,7 +160,7 @@ def work(context: ModuleContext) -> dict[str, Any]:
     """Options in, result out."""
     client = IncusClient.connect(connection_of(context.params), workdir=context.workdir)
     action = _ACTIONS[context.params["state"]]
-    result, warnings = action(client, site_options_of(context.params), check_mode=context.check_mode)
+    result, warnings = action(client, site_options_of(context.params, check_mode=context.check_mode))
     for warning in warnings:
         context.warn(warning)
     return result

@@ -249,7 +249,7 @@ def work(context: ModuleContext) -> dict[str, Any]:
     params = context.params
     client = IncusClient.connect(connection_of(params), workdir=context.workdir)
     run = Run(
-        where=site_options_of(params),
+        where=site_options_of(params, check_mode=context.check_mode),
         options=ExportOptions(
             selection=selection_of(params),
             project=params["project"],
@@ -264,7 +264,6 @@ def work(context: ModuleContext) -> dict[str, Any]:
         ),
         max_age=parse_duration(params["max_age"], "max_age") if params["max_age"] is not None else None,
         state_directory=Path(params["state_directory"]),
-        check_mode=context.check_mode,
         stop=context.stop,
     )
     result = run_export(client, run)

@@ -76,7 +76,7 @@ def connection_of(params: dict[str, Any]) -> Connection:
     )
 
 
-def site_options_of(params: dict[str, Any]) -> SiteOptions:
+def site_options_of(params: dict[str, Any], *, check_mode: bool) -> SiteOptions:
     """Where, and under which conditions, a module that writes sets may do so; raises UsageError."""
     return SiteOptions(
         store=params["store"],
@@ -86,6 +86,7 @@ def site_options_of(params: dict[str, Any]) -> SiteOptions:
         run_id=params["run_id"],
         resume_within=parse_duration(params["resume_within"], "resume_within"),
         set=params["set"],
+        check_mode=check_mode,
     )
 
 

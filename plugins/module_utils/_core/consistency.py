@@ -5,7 +5,7 @@
 
 """What an export of an instance is worth: driver × type × power state → method and guarantee, as plain facts.
 
-Incus never freezes what it exports; only ZFS and btrfs *file system* volumes are read from a temporary snapshot, everything
+Incus never freezes what it exports. Only ZFS and btrfs *file system* volumes are read from a temporary snapshot, all
 else is read while it changes (incus: internal/server/storage/drivers, BackupVolume of each driver).
 """
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Protocol, TypeVar
@@ -34,7 +34,7 @@ class Named(Protocol):
         """Its name within the project."""
 
     @property
-    def raw(self) -> dict[str, Any]:
+    def raw(self) -> Mapping[str, Any]:
         """The object as the API (or the manifest) gives it: what ``query`` looks at."""
 
 
@@ -74,7 +74,7 @@ def select(entities: Iterable[E], selection: Selection, *, what: str = "instance
     return chosen
 
 
-def compile_query(query: str) -> Callable[[dict[str, Any]], bool]:
+def compile_query(query: str) -> Callable[[Mapping[str, Any]], bool]:
     """A predicate from a JMESPath expression that is evaluated on one object at a time; truthy means selected."""
     if not HAS_JMESPATH:
         raise UsageError("a selection by query needs jmespath", hint="Install it there with the role host_setup")
@@ -83,7 +83,7 @@ def compile_query(query: str) -> Callable[[dict[str, Any]], bool]:
     except ValueError as error:  # what jmespath's own errors are
         raise UsageError(f"query {query!r} is not a JMESPath expression", server_said=str(error)) from error
 
-    def predicate(raw: dict[str, Any]) -> bool:
+    def predicate(raw: Mapping[str, Any]) -> bool:
         try:
             return bool(expression.search(raw))
         except (TypeError, ValueError) as error:  # jmespath lets some of Python's own through

@@ -3,218 +3,230 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: other collections must not import it.
 
-"""What is on a server, as far as backups care: instances with their snapshots, and what they depend on."""
+"""Instances and what they depend on, as the API lists them: typed where we decide on it, raw beside it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors import ServerError
+from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors import BackupError
 from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.client import IncusClient
 
-_VOLATILE_MAC = re.compile(r"volatile\.(?P<nic>.+)\.hwaddr")
-_START_SECONDS = 60
+Devices = Mapping[str, Mapping[str, str]]
+
+# Incus: shared/api/status_code.go
+STATUS_RUNNING = 103
+STATUS_STOPPED = 102
+STATUS_FROZEN = 110
+STATUS_ERROR = 112
+
+# Go's zero time is how Incus says "never".
+_NEVER = "0001-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An instance's snapshot; times as the server writes them, Go's zero time where there is none."""
+    """A snapshot of an instance; ``created_at`` and ``expires_at`` are RFC 3339 as Incus writes it, None for never."""
 
     name: str
     created_at: str | None
     expires_at: str | None
     stateful: bool
     profiles: tuple[str, ...]
+    devices: Devices
+    expanded_devices: Devices
+    raw: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, item: Mapping[str, Any]) -> Snapshot:
+        """Read one of the API's objects; older servers name it ``instance/snapshot``."""
+        return cls(
+            name=str(item["name"]).rpartition("/")[2],
+            created_at=moment(item.get("created_at")),
+            expires_at=moment(item.get("expires_at")),
+            stateful=bool(item.get("stateful")),
+            profiles=tuple(item.get("profiles") or ()),
+            devices=item.get("devices") or {},
+            expanded_devices=item.get("expanded_devices") or {},
+            raw=item,
+        )
 
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance; ``raw`` is the API's own object, ``backups`` are the names of what lies on the server for it."""
+    """An instance with its snapshots, oldest first.  ``type`` is ``container`` or ``virtual-machine``."""
 
-    project: str
     name: str
+    project: str
     type: str
-    status: str
     location: str
-    architecture: str
-    last_used_at: str
+    status: str
+    status_code: int
     config: Mapping[str, str]
-    expanded_devices: Mapping[str, Mapping[str, str]]
+    expanded_config: Mapping[str, str]
+    devices: Devices
+    expanded_devices: Devices
     profiles: tuple[str, ...]
+    description: str
+    architecture: str
+    ephemeral: bool
     snapshots: tuple[Snapshot, ...]
-    backups: tuple[str, ...]
-    raw: dict[str, Any]
+    raw: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, item: Mapping[str, Any]) -> Instance:
+        """Read one of the API's objects."""
+        snapshots = sorted(map(Snapshot.parse, item.get("snapshots") or ()), key=lambda one: one.created_at or "")
+        return cls(
+            name=str(item["name"]),
+            project=str(item.get("project") or "default"),
+            type=str(item.get("type", "")),
+            location=str(item.get("location", "")),
+            status=str(item.get("status", "")),
+            status_code=int(item.get("status_code") or 0),
+            config=item.get("config") or {},
+            expanded_config=item.get("expanded_config") or {},
+            devices=item.get("devices") or {},
+            expanded_devices=item.get("expanded_devices") or {},
+            profiles=tuple(item.get("profiles") or ()),
+            description=str(item.get("description", "")),
+            architecture=str(item.get("architecture", "")),
+            ephemeral=bool(item.get("ephemeral")),
+            snapshots=tuple(snapshots),
+            raw=item,
+        )
+
+    @property
+    def is_running(self) -> bool:
+        """Whether processes of the guest exist (also when frozen)."""
+        return self.status_code in (STATUS_RUNNING, STATUS_FROZEN)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the server lists it but could not look at it: its member is offline, or its description is broken.
+
+        Everything but name, project, type and location is then missing, not empty (Incus: instances_get.go).
+        """
+        return self.status_code == STATUS_ERROR and not self.expanded_devices
 
     @property
     def uuid(self) -> str | None:
-        """The identity that Incus gave it."""
+        """Its ``volatile.uuid``, the identity that survives renames."""
         return self.config.get("volatile.uuid") or None
 
     @property
-    def macs(self) -> dict[str, str]:
-        """The MAC address that Incus generated for each network device."""
-        found = ((_VOLATILE_MAC.fullmatch(key), value) for key, value in self.config.items())
-        return {match["nic"]: value for match, value in found if match and value}
+    def macs(self) -> Mapping[str, str]:
+        """Hardware addresses by device name: those of the configuration, else those that Incus made up."""
+        found: dict[str, str] = {}
+        for name, device in self.expanded_devices.items():
+            mac = device.get("hwaddr") or self.config.get(f"volatile.{name}.hwaddr")
+            if device.get("type") == "nic" and mac:
+                found[name] = mac.lower()
+        return found
 
     @property
-    def pool(self) -> str | None:
-        """The pool of its root disk."""
+    def root_pool(self) -> str | None:
+        """The storage pool of its root disk."""
         for device in self.expanded_devices.values():
             if device.get("type") == "disk" and device.get("path") == "/" and not device.get("source"):
                 return device.get("pool")
         return None
 
+    @property
+    def networks(self) -> frozenset[str]:
+        """The managed networks that its devices name."""
+        devices = self.expanded_devices.values()
+        return frozenset(device["network"] for device in devices if device.get("network"))
+
 
 @dataclass(frozen=True)
 class Pool:
-    """A storage pool; ``source`` is empty where the server does not show it."""
+    """A storage pool.  ``source`` is None where the server does not show it (on clusters, to restricted clients)."""
 
     name: str
     driver: str
+    source: str | None
     status: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Project:
-    """A project with the features that decide where its entities live (doc/reference/projects)."""
-
-    name: str
     config: Mapping[str, str]
-
-    @property
-    def has_profiles(self) -> bool:
-        """Whether it has profiles of its own, rather than those of ``default``."""
-        return self._has("profiles")
-
-    @property
-    def has_networks(self) -> bool:
-        """Whether it has networks of its own."""
-        return self._has("networks")
-
-    @property
-    def has_storage_volumes(self) -> bool:
-        """Whether it has custom volumes of its own."""
-        return self._has("storage.volumes")
-
-    @property
-    def forbids_backups(self) -> bool:
-        """Whether exports are refused: in a restricted project they are, unless allowed (config_options.txt)."""
-        return self.config.get("restricted") == "true" and self.config.get("restricted.backups", "block") == "block"
-
-    def _has(self, feature: str) -> bool:
-        return self.name == "default" or self.config.get(f"features.{feature}") == "true"
+    raw: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Entity:
-    """Anything else that has a project and a name; ``pool`` where it lies on one."""
-
-    project: str
-    name: str
-    pool: str = ""
+def moment(text: object) -> str | None:
+    """A point in time as the API gives it; None where it stands for never or is missing."""
+    return str(text) if text and text != _NEVER else None
 
 
 def list_instances(client: IncusClient, *, project: str | None = None) -> list[Instance]:
-    """All instances of a project, or of all projects, with snapshots and backups: one request however many there are."""
-    where: dict[str, Any] = {"project": project} if project else {"all-projects": "true"}
-    return [_instance(raw) for raw in client.get("instances", recursion=2, **where)]
+    """All instances of one project, or (None) of all projects that the client may see, in one request.
+
+    The request is ``recursion=2``, the only one that has snapshots; the server also asks every running instance for
+    its state for it.  Sorted by project and name.  Raises as ``IncusClient.get``.
+    """
+    params: dict[str, int | bool] = {"recursion": 2}
+    if project is None:
+        params["all-projects"] = True
+    answer = _listed(client, "instances", "list instances", project, params)
+    return sorted(map(Instance.parse, answer), key=lambda instance: (instance.project, instance.name))
 
 
 def get_instance(client: IncusClient, project: str, name: str) -> Instance:
-    """One instance with its snapshots. Raises NotFound."""
-    return _instance(client.get("instances/{}", name, project=project, recursion=1))
+    """One instance with its snapshots, in one request.  Raises NotFound."""
+    try:
+        return Instance.parse(client.get("instances/{}", name, project=project, recursion=1))
+    except BackupError as error:
+        error.within(operation="read instance", entity=f"{project}/{name}")
+        raise
 
 
-def list_pools(client: IncusClient) -> list[Pool]:
-    """The storage pools. In a cluster, ``source`` is what the contacted member uses."""
-    target = client.facts.name if client.facts.clustered else None
-    pools = client.get("storage-pools", recursion=1, target=target)
+def list_pools(client: IncusClient, *, target: str | None = None) -> list[Pool]:
+    """All storage pools; on a cluster ``target`` is the member whose own settings (``source``) are wanted."""
+    pools = _listed(client, "storage-pools", "list storage pools", None, {"recursion": 1}, target=target)
     return [
         Pool(
-            name=raw["name"],
-            driver=raw["driver"],
-            status=raw.get("status", ""),
-            source=(raw.get("config") or {}).get("source", ""),
+            name=str(item["name"]),
+            driver=str(item.get("driver", "")),
+            source=(item.get("config") or {}).get("source"),
+            status=str(item.get("status", "")),
+            config=item.get("config") or {},
+            raw=item,
         )
-        for raw in pools
+        for item in pools
     ]
 
 
-def list_projects(client: IncusClient) -> list[Project]:
-    """The projects that the connection may see."""
-    return [Project(raw["name"], raw.get("config") or {}) for raw in client.get("projects", recursion=1)]
+def list_profiles(client: IncusClient, project: str) -> dict[str, Mapping[str, Any]]:
+    """The profiles that instances of a project use, by name."""
+    return _by_name(_listed(client, "profiles", "list profiles", project, {"recursion": 1}))
 
 
-def list_profiles(client: IncusClient, projects: Iterable[str]) -> list[Entity]:
-    """The profiles of the projects."""
-    return _entities(client, "profiles", projects)
+def list_networks(client: IncusClient, project: str) -> dict[str, Mapping[str, Any]]:
+    """The networks that instances of a project may use, by name; the API's ``managed`` tells Incus's own."""
+    return _by_name(_listed(client, "networks", "list networks", project, {"recursion": 1}))
 
 
-def list_networks(client: IncusClient, projects: Iterable[str]) -> list[Entity]:
-    """The networks of the projects, managed or not."""
-    return _entities(client, "networks", projects)
+def list_projects(client: IncusClient) -> dict[str, Mapping[str, Any]]:
+    """All projects that the client may see, by name."""
+    return _by_name(_listed(client, "projects", "list projects", None, {"recursion": 1}))
 
 
-def list_custom_volumes(client: IncusClient, pool: str, projects: Iterable[str]) -> list[Entity]:
-    """The custom volumes of the projects on one pool."""
-    return [
-        Entity(project, raw["name"], pool)
-        for project in projects
-        for raw in client.get("storage-pools/{}/volumes/custom", pool, project=project, recursion=1)
-    ]
-
-
-def patch_config(client: IncusClient, project: str, name: str, config: Mapping[str, str]) -> None:
-    """Change some configuration keys of an instance; an empty value takes a key away, nothing rewrites its files."""
-    client.patch("instances/{}", name, project=project, body={"config": dict(config)} if config else {})
-
-
-def set_snapshot_expiry(client: IncusClient, project: str, name: str, snapshot: str, expires_at: str) -> None:
-    """Give a snapshot its expiry (RFC 3339)."""
-    client.put("instances/{}/snapshots/{}", name, snapshot, project=project, body={"expires_at": expires_at})
-
-
-def start_instance(client: IncusClient, project: str, name: str) -> None:
-    """Start a stopped instance and wait for the daemon to say that it runs."""
-    client.put("instances/{}/state", name, project=project, body={"action": "start", "timeout": _START_SECONDS})
-
-
-def _entities(client: IncusClient, kind: str, projects: Iterable[str]) -> list[Entity]:
-    return [
-        Entity(project, raw["name"]) for project in projects for raw in client.get(kind, project=project, recursion=1)
-    ]
-
-
-def _instance(raw: dict[str, Any]) -> Instance:
+def _listed(
+    client: IncusClient,
+    path: str,
+    operation: str,
+    project: str | None,
+    params: Mapping[str, int | bool],
+    *,
+    target: str | None = None,
+) -> list[Mapping[str, Any]]:
     try:
-        return Instance(
-            project=raw["project"],
-            name=raw["name"],
-            type=raw["type"],
-            status=raw["status"],
-            location=raw.get("location", ""),
-            architecture=raw.get("architecture", ""),
-            last_used_at=raw.get("last_used_at", ""),
-            config=raw.get("config") or {},
-            expanded_devices=raw.get("expanded_devices") or {},
-            profiles=tuple(raw.get("profiles") or ()),
-            snapshots=tuple(_snapshot(snapshot) for snapshot in raw.get("snapshots") or ()),
-            backups=tuple(backup["name"].rpartition("/")[2] for backup in raw.get("backups") or ()),
-            raw=raw,
-        )
-    except (KeyError, TypeError) as error:
-        raise ServerError(f"the server described an instance without {error}", operation="list instances") from error
+        answer = client.get(path, project=project, target=target, **params)
+    except BackupError as error:
+        error.within(operation=operation)
+        raise
+    return list(answer or ())
 
 
-def _snapshot(raw: Mapping[str, Any]) -> Snapshot:
-    return Snapshot(
-        name=raw["name"].rpartition("/")[2],
-        created_at=raw.get("created_at"),
-        expires_at=raw.get("expires_at"),
-        stateful=bool(raw.get("stateful")),
-        profiles=tuple(raw.get("profiles") or ()),
-    )
+def _by_name(items: list[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {str(item["name"]): item for item in items}

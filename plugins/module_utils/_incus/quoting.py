@@ -50,7 +50,7 @@ def query(params: Mapping[str, ParamValue]) -> dict[str, str]:
 
 
 def header_values(headers: Mapping[str, str]) -> dict[str, bytes]:
-    """Headers as they go over the wire: UTF-8, as Incus's own client sends them.  Raises UsageError for what cannot go."""
+    """Headers as they go over the wire, in UTF-8 as Incus's own client sends them.  Raises UsageError."""
     encoded: dict[str, bytes] = {}
     for name, value in headers.items():
         if any(ord(character) < 0x20 or ord(character) == 0x7F for character in value):

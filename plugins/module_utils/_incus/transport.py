@@ -187,6 +187,7 @@ class Transport:
         Raises as ``call``, StreamStalled where the server takes no bytes, StreamBroken where it goes away meanwhile.
         """
         sent = f"POST {path}"
+        encoded = header_values(headers)
         self.counter.add()
         try:
             response = self._session.request(
@@ -194,7 +195,7 @@ class Transport:
                 self.endpoint.base + path,
                 params=params,
                 data=body,
-                headers=header_values(headers),
+                headers=encoded,
                 # While the body is being sent urllib3 applies the first of the two to every send.
                 timeout=(stall_timeout, stall_timeout),
                 allow_redirects=False,
@@ -267,15 +268,16 @@ class Transport:
         read_timeout: float | None,
         stream: bool = False,
     ) -> requests.Response:
-        self.counter.add()
+        encoded = header_values(headers or {})
         timeout = read_timeout or self.endpoint.stall_timeout
+        self.counter.add()
         try:
             response: requests.Response = self._session.request(
                 method,
                 self.endpoint.base + path,
                 params=params,
                 json=json,
-                headers=header_values(headers or {}),
+                headers=encoded,
                 timeout=(self.endpoint.connect_timeout, timeout),
                 stream=stream,
                 allow_redirects=False,

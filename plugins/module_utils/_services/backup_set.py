@@ -13,10 +13,10 @@ from typing import Any
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors import SetInvalid, UsageError
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.manifest import COMPLETE, Manifest
 from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.client import IncusClient
-from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.instances import list_pools
 from ansible_collections.incus_fleet.backup.plugins.module_utils._services.site import (
     Site,
     SiteOptions,
+    own_pools,
     placement_warnings,
 )
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.base import INCOMPLETE_SUFFIX
@@ -28,15 +28,15 @@ Answer = tuple[dict[str, Any], list[str]]
 """A module's result and its warnings."""
 
 
-def open_backup_set(client: IncusClient, options: SiteOptions, *, check_mode: bool) -> Answer:
+def open_backup_set(client: IncusClient, options: SiteOptions) -> Answer:
     """Open the run's set, or go on with a dead one, and keep the lease for the modules that fill it.
 
     Opening the same run's set again is no change. Raises LeaseHeld, OwnerMismatch, StoreError.
     """
     site = Site.of(client, replace(options, set=None))
-    placement = site.place(client, list_pools(client))
+    placement = site.place(client, own_pools(client))
     warnings = placement_warnings(placement)
-    if check_mode:
+    if options.check_mode:
         return _answer(site, changed=True, set_name=None, state="would be opened"), warnings
     with site.lease() as lease:
         before = lease.replaced.set if lease.replaced and lease.replaced.run_id == site.run_id else None
@@ -46,7 +46,7 @@ def open_backup_set(client: IncusClient, options: SiteOptions, *, check_mode: bo
     return {**told, "resumed_from": list(writer.head.resumed_from)}, warnings
 
 
-def publish_backup_set(client: IncusClient, options: SiteOptions, *, check_mode: bool) -> Answer:
+def publish_backup_set(client: IncusClient, options: SiteOptions) -> Answer:
     """Write the manifest of the run's open set and give it its final name; done already is no change.
 
     Raises SetInvalid where there is no such set, StoreError where it is empty.
@@ -56,7 +56,7 @@ def publish_backup_set(client: IncusClient, options: SiteOptions, *, check_mode:
     if site.store.exists(path):
         found = read_set(site.store, path, site.name, site.server.member)
         return _published(site, found.manifest, changed=False), []
-    if check_mode:
+    if options.check_mode:
         return _answer(site, changed=True, set_name=name, state="would be published"), []
     with site.lease() as lease:
         manifest = join_set(site.store, site.directory, lease, name, site.run_id).publish()
@@ -65,14 +65,14 @@ def publish_backup_set(client: IncusClient, options: SiteOptions, *, check_mode:
     return _published(site, manifest, changed=True), []
 
 
-def abort_backup_set(client: IncusClient, options: SiteOptions, *, check_mode: bool) -> Answer:
+def abort_backup_set(client: IncusClient, options: SiteOptions) -> Answer:
     """Delete the run's open set with all that is in it, and give the lease back; a published set is never touched."""
     site, name = _named(client, options)
     if site.store.exists(f"{site.directory}/{name}"):
         raise SetInvalid(f"the set {name} is published and is not aborted", operation="abort the set", entity=name)
     if not site.store.exists(f"{site.directory}/{name}{INCOMPLETE_SUFFIX}"):
         return _answer(site, changed=False, set_name=name, state="absent"), []
-    if check_mode:
+    if options.check_mode:
         return _answer(site, changed=True, set_name=name, state="would be aborted"), []
     with site.lease() as lease:
         join_set(site.store, site.directory, lease, name, site.run_id).abort()

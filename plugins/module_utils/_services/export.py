@@ -25,7 +25,6 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.client i
 from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.instances import (
     Instance,
     list_instances,
-    list_pools,
     list_projects,
 )
 from ansible_collections.incus_fleet.backup.plugins.module_utils._services.export_one import (
@@ -45,6 +44,7 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._services.paral
 from ansible_collections.incus_fleet.backup.plugins.module_utils._services.site import (
     Site,
     SiteOptions,
+    own_pools,
     placement_warnings,
 )
 from ansible_collections.incus_fleet.backup.plugins.module_utils._services.sweep import leftovers, sweep
@@ -71,7 +71,6 @@ class Run:
     options: ExportOptions
     max_age: int | None
     state_directory: Path
-    check_mode: bool
     stop: Stop
 
 
@@ -122,13 +121,13 @@ def run_export(client: IncusClient, run: Run) -> ExportResult:
     """
     began = time.monotonic()
     site = Site.of(client, run.where)
-    pools = list_pools(client)
+    pools = own_pools(client)
     placement = site.place(client, pools)
     instances = list_instances(client, project=run.options.project)
     selected = select(_located(instances, site), run.options.selection)
     around = Surroundings(
         pools={pool.name: pool for pool in pools},
-        projects={project.name: project for project in list_projects(client)},
+        projects=list_projects(client),
         direct_backup=client.has(DIRECT_BACKUP),
     )
     result = ExportResult(run_id=site.run_id, warnings=placement_warnings(placement))
@@ -137,7 +136,7 @@ def run_export(client: IncusClient, run: Run) -> ExportResult:
         result.set, result.set_path, result.result = young.name, young.path, young.manifest.result
         result.reason = f"the complete set {young.name} is younger than max_age and holds all that is selected"
         return result
-    if run.check_mode:
+    if run.where.check_mode:
         result.steps = plan_export(selected, run.options, around)
         result.changed = any(step.action == EXPORT for step in result.steps)
         result.failures = [_refusal(step) for step in result.steps if step.action == REFUSE]

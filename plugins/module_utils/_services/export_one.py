@@ -20,7 +20,7 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._core.backup_in
     read_backup_index,
 )
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.consistency import confirmed
-from ansible_collections.incus_fleet.backup.plugins.module_utils._core.durations import format_moment, is_never
+from ansible_collections.incus_fleet.backup.plugins.module_utils._core.durations import format_moment
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors import (
     ArchiveInvalid,
     BackupError,
@@ -92,11 +92,10 @@ def export_instance(client: IncusClient, writer: SetWriter, step: ExportStep, co
 @contextmanager
 def _source(client: IncusClient, run_id: str, step: ExportStep, context: ExportContext) -> Iterator[ByteStream]:
     """The instance's bytes, uncompressed: straight from the daemon, or by way of a temporary backup there."""
-    instance, instance_only = step.instance, context.options.instance_only
+    instance = step.instance
+    options = backups.BackupOptions(context.options.instance_only, step.optimized, compression="none")
     if step.transport == DIRECT:
-        with backups.stream_direct(
-            client, instance.project, instance.name, instance_only=instance_only, optimized=step.optimized
-        ) as stream:
+        with backups.stream_direct(client, instance.project, instance.name, options=options) as stream:
             yield stream
         return
     name = temporary_name(run_id)
@@ -105,11 +104,10 @@ def _source(client: IncusClient, run_id: str, step: ExportStep, context: ExportC
             client,
             instance.project,
             instance.name,
-            name,
-            expires_at=now() + TEMPORARY_LIFETIME,
-            instance_only=instance_only,
-            optimized=step.optimized,
-            on_wait=context.stop.check,
+            name=name,
+            expires_at=format_moment(now() + TEMPORARY_LIFETIME),
+            options=options,
+            on_progress=lambda _state: context.stop.check(),
         )
         with backups.stream_backup(client, instance.project, instance.name, name) as stream:
             yield stream
@@ -120,8 +118,6 @@ def _source(client: IncusClient, run_id: str, step: ExportStep, context: ExportC
 def _delete_temporary(client: IncusClient, instance: Instance, name: str, warn: Callable[[str], None]) -> None:
     try:
         backups.delete_backup(client, instance.project, instance.name, name)
-    except NotFound:
-        return
     except BackupError as error:  # the artifact's fate is decided already; the next run sweeps, and Incus expires it
         warn(f"the temporary backup {instance.project}/{instance.name}/{name} was not deleted: {error.sentence()}")
 
@@ -182,8 +178,8 @@ def _artifact(
     known = {snapshot.name: snapshot for snapshot in (*instance.snapshots, *newest.snapshots)}
     reached = confirmed(
         step.planned,
-        before=(instance.status, instance.last_used_at),
-        after=(after.status, after.last_used_at) if after else None,
+        before=(instance.status, _last_start(instance)),
+        after=(after.status, _last_start(after)) if after else None,
     )
     return Artifact(
         kind="instance",
@@ -213,7 +209,7 @@ def _artifact(
             SnapshotRecord(
                 name=name,
                 created_at=known[name].created_at,
-                expires_at=None if is_never(known[name].expires_at) else known[name].expires_at,
+                expires_at=known[name].expires_at,
                 stateful=known[name].stateful,
             )
             for name in index.snapshots
@@ -224,6 +220,10 @@ def _artifact(
         options_digest=options.digest(),
         warnings=step.warnings,
     )
+
+
+def _last_start(instance: Instance) -> str:
+    return str(instance.raw.get("last_used_at", ""))
 
 
 def dependencies_of(instance: Instance, snapshots: tuple[str, ...] = ()) -> Dependencies:

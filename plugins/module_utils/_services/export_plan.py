@@ -23,7 +23,7 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors im
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.manifest import Artifact
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.names import file_name
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.selection import Selection
-from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.instances import Instance, Pool, Project
+from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.instances import Instance, Pool
 
 EXPORT, REUSE, REFUSE = "export", "reuse", "refuse"
 DIRECT, STAGED = "direct", "staged"
@@ -117,7 +117,7 @@ class Surroundings:
     """What of the server matters to the plan."""
 
     pools: Mapping[str, Pool]
-    projects: Mapping[str, Project]
+    projects: Mapping[str, Mapping[str, Any]]
     direct_backup: bool
 
 
@@ -150,18 +150,20 @@ def _step(
     around: Surroundings,
     finished: Mapping[tuple[str, str, str | None], Artifact],
 ) -> ExportStep:
-    pool = around.pools.get(instance.pool or "")
+    pool = around.pools.get(instance.root_pool or "")
     action, reason, hint = EXPORT, "selected", None
     optimized, warnings = options.optimized_storage, []
     found = finished.get((instance.project, instance.name, instance.uuid))
-    project = around.projects.get(instance.project)
     if found is not None and found.options_digest == options.digest():
         action, reason = REUSE, f"finished at {found.taken_at} by the run that is resumed"
-    elif project is not None and project.forbids_backups:
-        action, reason = REFUSE, f"the project {project.name} forbids backups (restricted.backups=block)"
+    elif instance.is_unknown:
+        action, reason = REFUSE, "the server lists it, but cannot look at it"
+        hint = "Is its cluster member online, are its profiles and devices in order?"
+    elif _forbids_backups(around.projects.get(instance.project)):
+        action, reason = REFUSE, f"the project {instance.project} forbids backups (restricted.backups=block)"
         hint = "Set restricted.backups=allow on the project, or leave its instances out"
     elif pool is None:
-        action, reason = REFUSE, f"its root disk's pool {instance.pool!r} is not on the server"
+        action, reason = REFUSE, f"its root disk's pool {instance.root_pool!r} is not on the server"
         hint = "Repair the instance's root device"
     elif optimized and pool.driver not in OPTIMIZED_DRIVERS:
         optimized = False
@@ -179,9 +181,13 @@ def _step(
         pool=pool,
         optimized=optimized,
         transport=DIRECT if around.direct_backup else STAGED,
-        planned=consistency(
-            driver=pool.driver if pool else "", instance_type=instance.type, status=instance.status
-        ),
+        planned=consistency(driver=pool.driver if pool else "", instance_type=instance.type, status=instance.status),
         warnings=tuple(warnings),
         hint=hint,
     )
+
+
+def _forbids_backups(project: Mapping[str, Any] | None) -> bool:
+    """A restricted project refuses exports unless it allows them (Incus: doc/config_options.txt)."""
+    config = (project or {}).get("config") or {}
+    return config.get("restricted") == "true" and config.get("restricted.backups", "block") == "block"

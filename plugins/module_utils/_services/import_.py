@@ -27,15 +27,13 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._host.progress 
 from ansible_collections.incus_fleet.backup.plugins.module_utils._host.stop import Stop
 from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.client import IncusClient
 from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.instances import (
-    list_custom_volumes,
     list_instances,
     list_networks,
-    list_pools,
     list_profiles,
     list_projects,
 )
+from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.volumes import list_custom_volumes
 from ansible_collections.incus_fleet.backup.plugins.module_utils._services.import_one import (
-    OVERRIDE_CONFIG,
     ImportContext,
     import_instance,
 )
@@ -47,7 +45,7 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._services.impor
     plan_import,
 )
 from ansible_collections.incus_fleet.backup.plugins.module_utils._services.parallel import for_each
-from ansible_collections.incus_fleet.backup.plugins.module_utils._services.site import identify
+from ansible_collections.incus_fleet.backup.plugins.module_utils._services.site import identify, own_pools
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.catalogue import (
     Filter,
     StoredSet,
@@ -198,25 +196,25 @@ def _selected(found: StoredSet, run: Run) -> list[Artifact]:
 
 def _survey(client: IncusClient, artifacts: list[Artifact]) -> Target:
     """What of the server the plan needs, in a handful of requests whatever the number of artifacts."""
-    projects = {project.name: project for project in list_projects(client)}
-    pools = {pool.name: pool for pool in list_pools(client)}
-    concerned = sorted({artifact.project for artifact in artifacts} & set(projects) | {"default"})
+    projects = list_projects(client)
+    pools = {pool.name: pool for pool in own_pools(client)}
+    concerned = sorted({artifact.project for artifact in artifacts} & set(projects))
     wanted = {volume.partition("/")[0] for artifact in artifacts for volume in artifact.dependencies.volumes}
     return Target(
         instances=tuple(list_instances(client)),
-        projects=projects,
+        projects=frozenset(projects),
         pools=pools,
-        profiles=frozenset((profile.project, profile.name) for profile in list_profiles(client, concerned)),
-        networks=frozenset((network.project, network.name) for network in list_networks(client, concerned)),
+        profiles=frozenset((project, name) for project in concerned for name in list_profiles(client, project)),
+        networks=frozenset((project, name) for project in concerned for name in list_networks(client, project)),
         volumes=frozenset(
-            (volume.project, volume.pool, volume.name)
+            (project, pool, name)
             for pool in sorted(wanted & set(pools))
-            for volume in list_custom_volumes(client, pool, concerned)
+            for project in concerned
+            for name in list_custom_volumes(client, pool, project)
         ),
         storage_drivers=client.facts.storage_drivers,
         architectures=client.facts.architectures,
         virtual_machines="qemu" in client.facts.instance_drivers,
-        override_config=client.has(OVERRIDE_CONFIG),
     )
 
 

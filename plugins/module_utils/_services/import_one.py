@@ -20,14 +20,16 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors im
     ArchiveInvalid,
     BackupError,
     ChecksumMismatch,
+    Interrupted,
     OperationFailed,
 )
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.manifest import Artifact
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.names import now
 from ansible_collections.incus_fleet.backup.plugins.module_utils._host.pipeline import verify_stored
 from ansible_collections.incus_fleet.backup.plugins.module_utils._host.stop import Stop
-from ansible_collections.incus_fleet.backup.plugins.module_utils._incus import backups, instances
+from ansible_collections.incus_fleet.backup.plugins.module_utils._incus import backups, changes
 from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.client import IncusClient
+from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.instances import get_instance
 from ansible_collections.incus_fleet.backup.plugins.module_utils._services.import_plan import (
     FINISH,
     MARKER,
@@ -37,7 +39,6 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._services.impor
 )
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.base import Store
 
-OVERRIDE_CONFIG = "backup_override_config"
 _CHUNK = 1 << 20
 
 
@@ -68,7 +69,7 @@ def import_instance(client: IncusClient, step: ImportStep, context: ImportContex
         _mend(client, step, context)
         _compare(client, step)
         if step.start:
-            instances.start_instance(client, step.artifact.project, step.artifact.name)
+            changes.start_instance(client, step.artifact.project, step.artifact.name)
     except BackupError as error:
         raise error.within(operation="import instance", server=client.server, entity=step.entity) from error
     return {
@@ -116,9 +117,9 @@ def _send(client: IncusClient, step: ImportStep, context: ImportContext) -> None
     overrides = {MARKER: context.set_name, "volatile.last_state.power": "STOPPED"}
     if step.regenerate:
         overrides |= _new_identity(artifact)
-    in_headers = client.has(OVERRIDE_CONFIG)
+    in_headers = client.has(backups.OVERRIDE_CONFIG)
     with context.store.open(f"{context.base}/{artifact.path}") as source:
-        backups.import_instance(
+        operation = backups.import_instance(
             client,
             artifact.project,
             artifact.name,
@@ -126,10 +127,14 @@ def _send(client: IncusClient, step: ImportStep, context: ImportContext) -> None
             length=artifact.stored_bytes,
             pool=artifact.pool,
             config=overrides if in_headers else None,
-            on_wait=context.stop.check,
         )
+    try:
+        client.wait(operation, on_progress=lambda _state: context.stop.check())
+    except Interrupted:
+        client.cancel(operation)
+        raise
     if not in_headers:  # Incus before 6.0.6: the same, a moment later
-        instances.patch_config(client, artifact.project, artifact.name, overrides)
+        changes.patch_config(client, artifact.project, artifact.name, overrides)
 
 
 def _once_more(source: Any, artifact: Artifact, stop: Stop) -> Iterator[bytes]:
@@ -164,14 +169,14 @@ def _mend(client: IncusClient, step: ImportStep, context: ImportContext) -> None
         if parse_moment(snapshot.expires_at) <= now():
             context.warn(f"{step.entity}: the snapshot {snapshot.name} expired meanwhile; restored without expiry")
             continue
-        instances.set_snapshot_expiry(client, artifact.project, artifact.name, snapshot.name, snapshot.expires_at)
-    instances.patch_config(client, artifact.project, artifact.name, {MARKER: ""})
-    instances.patch_config(client, artifact.project, artifact.name, {})
+        changes.set_snapshot_expiry(client, artifact.project, artifact.name, snapshot.name, snapshot.expires_at)
+    changes.patch_config(client, artifact.project, artifact.name, {MARKER: ""})
+    changes.patch_config(client, artifact.project, artifact.name, {})
 
 
 def _compare(client: IncusClient, step: ImportStep) -> None:
     """The server's own view of the result, against the manifest."""
-    found = instances.get_instance(client, step.artifact.project, step.artifact.name)
+    found = get_instance(client, step.artifact.project, step.artifact.name)
     wanted = [snapshot.name for snapshot in step.artifact.snapshots]
     have = {snapshot.name for snapshot in found.snapshots}
     if set(wanted) != have:

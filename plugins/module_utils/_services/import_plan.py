@@ -15,7 +15,7 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._core.consisten
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors import UsageError
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.manifest import Artifact
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.selection import Selection
-from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.instances import Instance, Pool, Project
+from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.instances import Instance, Pool
 
 IMPORT, SKIP, FINISH = "import", "skip", "finish"
 FAIL, KEEP, REGENERATE, AUTO = "fail", "keep", "regenerate", "auto"
@@ -45,10 +45,14 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Target:
-    """What of the server matters to the plan. Profiles, networks and volumes are (project, name) and (pool, name)."""
+    """What of the server matters to the plan.
+
+    Profiles and networks are (project, name), volumes (project, pool, name), as an instance of that project sees them:
+    a project without the feature sees those of ``default``.
+    """
 
     instances: tuple[Instance, ...]
-    projects: Mapping[str, Project]
+    projects: frozenset[str]
     pools: Mapping[str, Pool]
     profiles: frozenset[tuple[str, str]]
     networks: frozenset[tuple[str, str]]
@@ -56,7 +60,6 @@ class Target:
     storage_drivers: frozenset[str]
     architectures: tuple[str, ...]
     virtual_machines: bool
-    override_config: bool
 
 
 @dataclass(frozen=True)
@@ -175,38 +178,35 @@ def _problems(artifact: Artifact, found: Instance | None, taken: list[str], targ
         add("name_taken", "an instance of that name exists", "Rename or delete it, or set conflict=skip")
     for reason in taken:
         add("identity_taken", reason, "Set identity to auto or regenerate, or remove the other instance")
-    project = target.projects.get(artifact.project)
-    if project is None:
+    if artifact.project not in target.projects:
         add("project_missing", f"the project {artifact.project} is missing", "Create the project first")
     else:
-        for code, problem, hint in _missing(artifact, project, target):
+        for code, problem, hint in _missing(artifact, target):
             add(code, problem, hint)
     for code, problem, hint in (*_pool_problems(artifact, target), *_machine_problems(artifact, target)):
         add(code, problem, hint)
     return problems
 
 
-def _missing(artifact: Artifact, project: Project, target: Target) -> Iterable[tuple[str, str, str]]:
+def _missing(artifact: Artifact, target: Target) -> Iterable[tuple[str, str, str]]:
     needs = artifact.dependencies
-    of_profiles = artifact.project if project.has_profiles else "default"
-    of_networks = artifact.project if project.has_networks else "default"
-    of_volumes = artifact.project if project.has_storage_volumes else "default"
+    project = artifact.project
     for name in needs.profiles:
-        if (of_profiles, name) not in target.profiles:
-            problem = f"the profile {name} is missing in project {of_profiles}"
+        if (project, name) not in target.profiles:
+            problem = f"the profile {name} is missing in project {project}"
             yield "profile_missing", problem, "Create the profile first"
     for name in needs.snapshot_profiles:
-        if (of_profiles, name) not in target.profiles:
-            problem = f"the profile {name}, which a snapshot uses, is missing in project {of_profiles}"
+        if (project, name) not in target.profiles:
+            problem = f"the profile {name}, which a snapshot uses, is missing in project {project}"
             yield "profile_missing", problem, "Create the profile first"
     for name in needs.networks:
-        if (of_networks, name) not in target.networks:
-            problem = f"the network {name} is missing in project {of_networks}"
+        if (project, name) not in target.networks:
+            problem = f"the network {name} is missing in project {project}"
             yield "network_missing", problem, "Create the network first"
     for volume in needs.volumes:
         pool, _slash, name = volume.partition("/")
-        if (of_volumes, pool, name) not in target.volumes:
-            problem = f"the volume {volume} is missing in project {of_volumes}"
+        if (project, pool, name) not in target.volumes:
+            problem = f"the volume {volume} is missing in project {project}"
             yield "volume_missing", problem, "Restore the volume first"
 
 

@@ -27,7 +27,7 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._host.placement
 )
 from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.client import IncusClient
 from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.connection import find_socket
-from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.instances import Pool
+from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.instances import Pool, list_pools
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.directory import DirectoryStore
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.lease import Lease
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.owner import (
@@ -58,6 +58,7 @@ class SiteOptions:
     run_id: str | None = None
     resume_within: int = 86400
     set: str | None = None
+    check_mode: bool = False
 
 
 class Site:
@@ -82,7 +83,7 @@ class Site:
         if options.set and not options.run_id:
             raise UsageError("a set of a run needs its run_id too", hint="Pass the one that incus_backup_set returned")
         server = identify(client)
-        store = DirectoryStore.attach(options.store, create=options.store_create)
+        store = DirectoryStore.attach(options.store, create=options.store_create, dry_run=options.check_mode)
         site = cls(store, checked_site(options.site), server, options)
         owner = read_owner(store, site.directory)
         reason = mismatch(owner, server) if owner is not None else None
@@ -99,7 +100,7 @@ class Site:
         return judge_placement(
             os.path.realpath(self.store.location),
             incus_directory=directory,
-            pools=[ProtectedPool(pool.name, pool.driver, pool.source) for pool in pools],
+            pools=[ProtectedPool(pool.name, pool.driver, pool.source or "") for pool in pools],
             mounts=read_mounts(),
         )
 
@@ -129,6 +130,11 @@ class Site:
             resume_within=self.options.resume_within,
             usable=lambda head: (head.off_host, head.same_device) == (placement.off_host, placement.same_device),
         )
+
+
+def own_pools(client: IncusClient) -> list[Pool]:
+    """The storage pools; in a cluster with the settings of the contacted member."""
+    return list_pools(client, target=client.facts.name if client.facts.clustered else None)
 
 
 def identify(client: IncusClient) -> ServerIdentity:

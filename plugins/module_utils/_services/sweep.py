@@ -36,7 +36,8 @@ def leftovers(instances: Iterable[Instance]) -> list[Leftover]:
     """Our temporary backups among those that the server lists. Names are exact: prefix and a run id, nothing else."""
     found = []
     for instance in instances:
-        for name in instance.backups:
+        for backup in instance.raw.get("backups") or ():
+            name = str(backup["name"]).rpartition("/")[2]
             run_id = temporary_owner(name)
             if run_id is not None:
                 found.append(Leftover(instance.project, instance.name, name, run_id))

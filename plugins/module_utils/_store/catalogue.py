@@ -81,19 +81,26 @@ def _directories(store: Store, site: str | None) -> tuple[list[tuple[str, str, s
     broken: list[Unreadable] = []
     for name in [checked_site(site)] if site else filter(is_site, store.names("")):
         try:
-            members = filter(_is_member, store.names(name))
+            within = store.names(name)
         except BackupError as error:
             if site:
                 raise
             broken.append(Unreadable(name, error))
             continue
-        for place in [(name, name, None), *((f"{name}/{member}", name, original_name(member)) for member in members)]:
+        if _holds_sets(within):
+            found.append((name, name, None))
+        for member in filter(_is_member, within):
             try:
-                if store.exists(f"{place[0]}/{OWNER}"):
-                    found.append(place)
+                if _holds_sets(store.names(f"{name}/{member}")):
+                    found.append((f"{name}/{member}", name, original_name(member)))
             except BackupError as error:  # one strange thing must not hide the others
-                broken.append(Unreadable(place[0], error))
+                broken.append(Unreadable(f"{name}/{member}", error))
     return found, broken
+
+
+def _holds_sets(names: list[str]) -> bool:
+    """Whether a directory with these names in it is a server's: sets are found also where the owner record is lost."""
+    return any(name == OWNER or set_time(name.removesuffix(INCOMPLETE_SUFFIX)) for name in names)
 
 
 def _is_member(name: str) -> bool:

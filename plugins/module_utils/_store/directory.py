@@ -60,8 +60,11 @@ class DirectoryStore(Store):
         self.location = str(root)
 
     @classmethod
-    def attach(cls, location: str, *, create: bool) -> DirectoryStore:
-        """The store at ``location``; with ``create`` an empty or absent directory becomes one."""
+    def attach(cls, location: str, *, create: bool, dry_run: bool = False) -> DirectoryStore:
+        """The store at ``location``; with ``create`` an empty or absent directory becomes one.
+
+        With ``dry_run`` it is checked that it could become one, and then looks like an empty store.
+        """
         root = Path(location)
         if not root.is_absolute():
             raise StoreError(f"the store {location!r} is not an absolute path")
@@ -70,6 +73,9 @@ class DirectoryStore(Store):
             if not store._is_there():
                 if not create:
                     raise _no_store(root)
+                store._check_empty()
+                if dry_run:
+                    return store
                 store._found()
         store._check_marker()
         return store
@@ -259,16 +265,18 @@ class DirectoryStore(Store):
     def _found(self) -> None:
         """Make an empty or absent directory a store; another run may be doing the same at this moment."""
         self.root.mkdir(mode=0o700, exist_ok=True)
-        strange = [name for name in os.listdir(self.root) if name != "lost+found" and not name.startswith(MARKER)]
-        if self._is_there():
-            return
-        if strange:
+        if not self._is_there():
+            self.replace(MARKER, _json({"format": _FORMAT, "kind": "directory", "created_at": format_moment(now())}))
+
+    def _check_empty(self) -> None:
+        names = os.listdir(self.root) if self.root.is_dir() else []
+        strange = [name for name in names if name != "lost+found" and not name.startswith(MARKER)]
+        if strange and not self._is_there():
             raise StoreError(
                 f"{self.root} is not empty and holds no {MARKER}",
                 operation="create a store",
                 hint="Give a new store a directory of its own",
             )
-        self.replace(MARKER, _json({"format": _FORMAT, "kind": "directory", "created_at": format_moment(now())}))
 
     def _check_marker(self) -> None:
         """Raise SetInvalid for a store that this release does not understand."""
