@@ -17,8 +17,10 @@ from fleetlab.commands import Commands
 from fleetlab.errors import LabError, Stopped
 from fleetlab.pool import Pool
 
-# Everything below runs in a process tree and mounts of its own, so that killing it leaves nothing mounted.
-_BOX = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
+# Everything below runs in a process tree and mounts of its own, which end with the lab even when that is killed.
+_DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
+_OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
+_BOX = (*_DIE_TOGETHER, *_OWN_MOUNTS)
 _KEEP_UNUSED = 14 * 24 * 3600
 _DPKG = """\
 force-unsafe-io

@@ -57,15 +57,16 @@ def install(packages: list[str], commands: Commands) -> None:
 
 
 def require_tools(allowed_to_install: bool, commands: Commands) -> None:
-    """Install what is missing when that is allowed, else say (Unusable) what it is."""
+    """Install what is missing when that is allowed; Unusable names what is missing still."""
     missing = missing_packages()
-    if not missing:
-        return
-    if allowed_to_install:
+    if missing and allowed_to_install:
         install(sorted(missing), commands)
-        return
-    tools = ", ".join(f"{' and '.join(tools)} (package {package})" for package, tools in sorted(missing.items()))
-    raise Unusable(f"the lab needs {tools}: run `lab up --install`, or `apt-get install {' '.join(sorted(missing))}`")
+        missing = missing_packages()
+    if missing:
+        tools = ", ".join(f"{' and '.join(tools)} (package {package})" for package, tools in sorted(missing.items()))
+        raise Unusable(
+            f"the lab needs {tools}: run `lab up --install` or `apt-get install {' '.join(sorted(missing))}`"
+        )
 
 
 def require_btrfs(commands: Commands, listing: Path = Path("/proc/filesystems")) -> None:
