@@ -206,6 +206,7 @@ def work(context: ModuleContext) -> dict[str, Any]:
         store=params["store"],
         site=params["site"],
         set=params["set"],
+        target=params["target"],
         before=parse_moment(params["before"], "before") if params["before"] is not None else None,
         options=ImportOptions(
             selection=selection_of(params),

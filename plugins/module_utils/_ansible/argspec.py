@@ -86,6 +86,7 @@ def site_options_of(params: dict[str, Any], *, check_mode: bool) -> SiteOptions:
         run_id=params["run_id"],
         resume_within=parse_duration(params["resume_within"], "resume_within"),
         set=params["set"],
+        target=params["target"],
         check_mode=check_mode,
     )
 

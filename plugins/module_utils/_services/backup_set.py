@@ -34,7 +34,7 @@ def open_backup_set(client: IncusClient, options: SiteOptions) -> Answer:
     Opening the same run's set again is no change. Raises LeaseHeld, OwnerMismatch, StoreError.
     """
     site = Site.of(client, replace(options, set=None))
-    placement = site.place(client, own_pools(client))
+    placement = site.place(client, own_pools(client, site.server))
     warnings = placement_warnings(placement)
     if options.check_mode:
         return _answer(site, changed=True, set_name=None, state="would be opened"), warnings

@@ -121,7 +121,7 @@ def run_export(client: IncusClient, run: Run) -> ExportResult:
     """
     began = time.monotonic()
     site = Site.of(client, run.where)
-    pools = own_pools(client)
+    pools = own_pools(client, site.server)
     placement = site.place(client, pools)
     instances = list_instances(client, project=run.options.project)
     selected = select(_located(instances, site), run.options.selection)

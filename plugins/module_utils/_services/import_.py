@@ -20,7 +20,12 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors im
     SetInvalid,
     UsageError,
 )
-from ansible_collections.incus_fleet.backup.plugins.module_utils._core.manifest import COMPLETE, Artifact, Failure
+from ansible_collections.incus_fleet.backup.plugins.module_utils._core.manifest import (
+    COMPLETE,
+    Artifact,
+    Failure,
+    ServerIdentity,
+)
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.names import checked_site, set_time
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.selection import select
 from ansible_collections.incus_fleet.backup.plugins.module_utils._host.progress import Progress
@@ -63,6 +68,7 @@ class Run:
     store: str
     site: str | None
     set: str | None
+    target: str | None
     before: datetime | None
     options: ImportOptions
     state_directory: Path
@@ -127,9 +133,16 @@ def run_import(client: IncusClient, run: Run) -> ImportResult:
     """
     began = time.monotonic()
     store = DirectoryStore.attach(run.store, create=False)
-    found = _find_set(client, store, run)
+    server = identify(client, run.target)
+    if server.member and server.member != client.facts.name:
+        raise UsageError(
+            f"an import lands on the member that is asked, {client.facts.name}, and not on {server.member}",
+            server=client.server,
+            hint="Incus ignores the target of an import: connect to that member's own url",
+        )
+    found = _find_set(store, run, server.member)
     artifacts = _selected(found, run)
-    steps, problems = plan_import(artifacts, found.name, run.options, _survey(client, artifacts))
+    steps, problems = plan_import(artifacts, found.name, run.options, _survey(client, server, artifacts))
     if problems:
         raise PreflightFailed(
             f"{len(problems)} problem(s) stand in the way, nothing was changed: "
@@ -149,13 +162,13 @@ def run_import(client: IncusClient, run: Run) -> ImportResult:
     return result
 
 
-def _find_set(client: IncusClient, store: DirectoryStore, run: Run) -> StoredSet:
+def _find_set(store: DirectoryStore, run: Run, member: str | None) -> StoredSet:
     """The set that is named, or the newest complete one of the site (before a moment)."""
     if not run.site:
         raise UsageError("site is required", hint="Name the server (or cluster) that the set is of")
     if run.set and run.before:
         raise UsageError("set and before exclude each other")
-    site, member = checked_site(run.site), identify(client).member
+    site = checked_site(run.site)
     directory = site_directory(site, member)
     if run.set:
         if set_time(run.set) is None:
@@ -194,10 +207,10 @@ def _selected(found: StoredSet, run: Run) -> list[Artifact]:
         raise error.within(operation="select from the set", entity=found.name) from error
 
 
-def _survey(client: IncusClient, artifacts: list[Artifact]) -> Target:
+def _survey(client: IncusClient, server: ServerIdentity, artifacts: list[Artifact]) -> Target:
     """What of the server the plan needs, in a handful of requests whatever the number of artifacts."""
     projects = list_projects(client)
-    pools = {pool.name: pool for pool in own_pools(client)}
+    pools = {pool.name: pool for pool in own_pools(client, server)}
     concerned = sorted({artifact.project for artifact in artifacts} & set(projects))
     wanted = {volume.partition("/")[0] for artifact in artifacts for volume in artifact.dependencies.volumes}
     return Target(

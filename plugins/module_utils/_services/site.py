@@ -58,6 +58,7 @@ class SiteOptions:
     run_id: str | None = None
     resume_within: int = 86400
     set: str | None = None
+    target: str | None = None
     check_mode: bool = False
 
 
@@ -82,7 +83,7 @@ class Site:
             raise UsageError("site is required", hint="Name the server (or cluster) that the set is of")
         if options.set and not options.run_id:
             raise UsageError("a set of a run needs its run_id too", hint="Pass the one that incus_backup_set returned")
-        server = identify(client)
+        server = identify(client, options.target)
         store = DirectoryStore.attach(options.store, create=options.store_create, dry_run=options.check_mode)
         site = cls(store, checked_site(options.site), server, options)
         owner = read_owner(store, site.directory)
@@ -132,19 +133,24 @@ class Site:
         )
 
 
-def own_pools(client: IncusClient) -> list[Pool]:
-    """The storage pools; in a cluster with the settings of the contacted member."""
-    return list_pools(client, target=client.facts.name if client.facts.clustered else None)
+def own_pools(client: IncusClient, server: ServerIdentity) -> list[Pool]:
+    """The storage pools; in a cluster with the settings of the member that is meant."""
+    return list_pools(client, target=server.member)
 
 
-def identify(client: IncusClient) -> ServerIdentity:
-    """Who the server is, for owner records and manifests."""
+def identify(client: IncusClient, target: str | None) -> ServerIdentity:
+    """Who the server is, for owner records and manifests.
+
+    In a cluster it is one member: ``target``, or the one that answers.  Raises UsageError for a target elsewhere.
+    """
     facts = client.facts
+    if target and not facts.clustered:
+        raise UsageError(f"target {target!r} makes sense with a cluster only", server=client.server)
     return ServerIdentity(
         name=facts.name,
         version=facts.version,
         clustered=facts.clustered,
-        member=facts.name if facts.clustered else None,
+        member=(target or facts.name) if facts.clustered else None,
         certificate_fingerprint=facts.certificate_fingerprint,
         extensions=tuple(sorted(facts.extensions)),
     )
