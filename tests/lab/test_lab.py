@@ -117,6 +117,14 @@ def test_nothing_in_the_lab_reaches_the_world_outside(lab):
     assert lab.out("controller", "ip", "route", "show", "default") == ""
 
 
+def test_systemd_has_the_root_of_its_cgroup_hierarchy_to_itself(lab):
+    lab.run("up", "one=6.0", "--bare")
+    # A process of somebody else there would keep it from handing out memory and processor limits.
+    assert lab.out("exec", "one", "cat", "/sys/fs/cgroup/cgroup.procs") == ""
+    assert lab.out("exec", "one", "cat", "/proc/1/cgroup").splitlines()[-1] == "0::/init.scope"
+    assert lab.out("exec", "one", "systemctl", "--failed", "--no-legend") == ""
+
+
 def test_a_power_loss_keeps_the_root_file_system_and_guests_start_again(lab):
     lab.run("up", "one=7.0")
     lab.run("exec", "one", "incus", "launch", "tiny", "c1")

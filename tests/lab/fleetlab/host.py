@@ -11,6 +11,7 @@ import os
 import subprocess
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def unified_cgroup(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
         if fields[2] == "cgroup2":
             return Path(fields[1])
     return None
+
+
+def _delegate(cgroup: Path) -> None:
+    """Let a host have the controllers that the machine hands down (none where the old hierarchies have them)."""
+    for controller in (cgroup / "cgroup.controllers").read_text(encoding="ascii").split():
+        with suppress(OSError):  # a controller that cannot be had is one the host does without
+            (cgroup / "cgroup.subtree_control").write_text(f"+{controller}", encoding="ascii")
 
 
 def leave_cgroup_mount(commands: Commands) -> None:
@@ -123,15 +131,18 @@ class Host:
         """Start systemd and wait until sshd and Incus's socket answer; return the seconds that took."""
         started = time.monotonic()
         cgroup = self._cgroup()
-        cgroup.mkdir(exist_ok=True)
-        command = 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"'
-        unshare = ["unshare", "--mount", "--propagation", "private", "--uts", "--ipc", "--pid", "--cgroup"]
-        unshare += ["--fork", "--kill-child", "--"]
+        keeper, own = cgroup / "keeper", cgroup / "host"
+        for path in (cgroup, keeper, own):
+            path.mkdir(exist_ok=True)
+        _delegate(cgroup)
+        command = 'echo 0 >"$1/cgroup.procs" && shift && exec "$@"'
+        unshare = ["unshare", "--mount", "--propagation", "private", "--uts", "--ipc", "--pid", "--fork"]
+        unshare += ["--kill-child", "--"]
         network = ["nsenter", f"--net=/run/netns/{self._checkout.namespace(self.name)}", "--"]
-        init = ["bash", str(_INIT), str(self.root), self.name]
+        init = ["bash", str(_INIT), str(self.root), self.name, str(own)]
         with open(self._file("console"), "wb") as console:
             outer = subprocess.Popen(
-                ["sh", "-c", command, "sh", str(cgroup), *network, *unshare, *init],
+                ["sh", "-c", command, "sh", str(keeper), *network, *unshare, *init],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
