@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from tests.gates.junit import count_cases
-from tests.gates.model import Outcome
+from tests.gates.model import NotRun, Outcome
 from tests.gates.tools import judged, run
 from tests.gates.workshop import Workshop
 
@@ -24,6 +24,8 @@ def unit(shop: Workshop, log: Path) -> Outcome:
 
 def lab(shop: Workshop, log: Path) -> Outcome:
     """The tests on the lab: its own, and those of the collection on a fleet of real servers."""
+    if os.geteuid() != 0:
+        raise NotRun("the lab needs root")
     folders = [name for name in ("tests/lab", "tests/fleet") if (shop.checkout / name).is_dir()]
     return _pytest(shop, log, *folders)
 

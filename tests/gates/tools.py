@@ -61,13 +61,13 @@ def mypy(shop: Workshop, log: Path) -> Outcome:
     package = ".".join((*COLLECTION.parts, "plugins"))
     code = 0
     for path, name, python in (
-        (shop.linked(), package, "3.10"),
-        (shop.checkout / "tests/lab", "fleetlab", "3.11"),
-        (shop.checkout, "tests.gates", "3.11"),
+        (f"{shop.linked()}", package, "3.10"),
+        (f"{shop.checkout / 'tests/lab'}", "fleetlab", "3.11"),
+        (f"{shop.checkout}:{shop.linked()}", "tests.gates", "3.11"),
     ):
         words = [*command, "--python-version", python, "--package", name]
         # Elsewhere than in the checkout, or a file there would be found under two names.
-        code |= run(words, log=log, env={**env, "MYPYPATH": str(path)}, cwd=shop.own)
+        code |= run(words, log=log, env={**env, "MYPYPATH": path}, cwd=shop.own)
     return judged(code, log)
 
 
