@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: incus_backup_set
-short_description: Open, publish or abort the backup set of a run
+short_description: Open, publish, suspend or abort the backup set of a run
 version_added: 0.1.0
 description:
   - A set holds the artifacts of one run for one server. A module that makes artifacts opens and publishes one of its
@@ -38,11 +38,14 @@ options:
     description:
       - V(open) opens a set, or goes on with one that a run left unfinished within O(resume_within).
       - V(published) writes the manifest of the run's open set and gives the set its final name.
+      - V(suspended) leaves the run's open set as it is, for a run that failed. The next run need not wait for the lease to lapse
+        before it goes on with the set.
       - V(aborted) deletes the run's open set with all that is in it. A published set is never touched.
     type: str
     choices:
       - open
       - published
+      - suspended
       - aborted
     default: open
   set:
@@ -148,12 +151,18 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._services.backu
     abort_backup_set,
     open_backup_set,
     publish_backup_set,
+    suspend_backup_set,
 )
 
 OWN: dict[str, dict[str, Any]] = {
-    "state": {"type": "str", "choices": ["open", "published", "aborted"], "default": "open"},
+    "state": {"type": "str", "choices": ["open", "published", "suspended", "aborted"], "default": "open"},
 }
-_ACTIONS = {"open": open_backup_set, "published": publish_backup_set, "aborted": abort_backup_set}
+_ACTIONS = {
+    "open": open_backup_set,
+    "published": publish_backup_set,
+    "suspended": suspend_backup_set,
+    "aborted": abort_backup_set,
+}
 
 
 def work(context: ModuleContext) -> dict[str, Any]:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,6 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._host.stop impo
 
 RESULT_LIMIT = 64 * 1024
 """A module's answer in bytes: it passes through the controller's memory once for every host of the fleet."""
-_LONG_LISTS = ("plan", "artifacts", "recovery_points", "sets", "failures", "problems")
 
 
 @dataclass(frozen=True)
@@ -64,15 +63,31 @@ def run_module(module: AnsibleModule, work: Callable[[ModuleContext], dict[str, 
 
 def limited(result: dict[str, Any]) -> dict[str, Any]:
     """The result, with its longest lists cut until it is small enough; ``truncated`` names what was cut."""
-    cut: list[str] = []
-    while len(json.dumps(result, default=str)) > RESULT_LIMIT:
-        lists = {key: result[key] for key in _LONG_LISTS if isinstance(result.get(key), list) and len(result[key]) > 1}
+    text = json.dumps(result, default=str)
+    if len(text) <= RESULT_LIMIT:
+        return result
+    small: dict[str, Any] = json.loads(text)
+    cut: set[str] = set()
+    while len(json.dumps(small)) > RESULT_LIMIT:
+        lists = list(_lists(small))
         if not lists:
             break
-        longest = max(lists, key=lambda key: len(json.dumps(lists[key], default=str)))
-        result = {**result, longest: lists[longest][: len(lists[longest]) // 2]}
-        cut = sorted({*cut, longest})
-    return {**result, "truncated": cut} if cut else result
+        name, longest = max(lists, key=lambda item: len(json.dumps(item[1])))
+        del longest[len(longest) // 2 :]
+        cut.add(name)
+    return {**small, "truncated": sorted(cut)}
+
+
+def _lists(value: Any, name: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """Every list of more than one item in a result, with the keys that lead to it (``sets.failures``)."""
+    if isinstance(value, list):
+        if len(value) > 1:
+            yield name, value
+        for item in value:
+            yield from _lists(item, name)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _lists(item, f"{name}.{key}" if name else key)
 
 
 def _told(result: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,8 @@ def judge_placement(
         if reason:
             raise _refused(store, reason)
     network = here is not None and (here.kind in _NETWORK_TYPES or here.kind in _NETWORK_FUSE)
-    same = here is not None and incus is not None and (here.device == incus.device or here.source == incus.source)
+    beside = [incus, *(_mount_of_pool(pool, mounts) for pool in pools)]
+    same = here is not None and any(other is not None and _share_device(here, other) for other in beside)
     return Placement(off_host=network, same_device=same and not network)
 
 
@@ -100,16 +102,37 @@ def incus_directory_of(socket: str, incus_dir: str | None) -> str:
 
 
 def _on_pool(store: str, here: Mount | None, pool: ProtectedPool) -> str | None:
-    source = pool.source
+    source = _device_of(pool)
     if source.startswith("/") and _within(store, source):
-        return f"it lies on the storage pool {pool.name} ({source})"
+        return f"it lies on the storage pool {pool.name} ({pool.source})"
     if here is None or not source:
         return None
-    device = os.path.realpath(source) if source.startswith("/dev/") else source
     mounted = os.path.realpath(here.source) if here.source.startswith("/dev/") else here.source
-    if pool.driver in ("btrfs", "zfs") and (mounted == device or mounted.startswith(device + "/")):
-        return f"it lies on the storage pool {pool.name} ({source})"
+    if pool.driver in ("btrfs", "zfs") and (mounted == source or mounted.startswith(source + "/")):
+        return f"it lies on the storage pool {pool.name} ({pool.source})"
     return None
+
+
+def _device_of(pool: ProtectedPool) -> str:
+    """The pool's source without links; of a btrfs pool it may be a file system's UUID (incus: driver_btrfs.go)."""
+    by_uuid = f"/dev/disk/by-uuid/{pool.source}"
+    source = by_uuid if pool.driver == "btrfs" and pool.source and os.path.exists(by_uuid) else pool.source
+    return os.path.realpath(source) if source.startswith("/") else source
+
+
+def _mount_of_pool(pool: ProtectedPool, mounts: Iterable[Mount]) -> Mount | None:
+    """The mount that a pool's bytes lie on, as far as its source tells: a path, or a ZFS dataset."""
+    source = _device_of(pool)
+    if pool.driver == "zfs" and source and not source.startswith("/"):
+        return Mount(point="", device="", kind="zfs", source=source)
+    return mount_of(source, mounts) if source.startswith("/") and not source.startswith("/dev/") else None
+
+
+def _share_device(one: Mount, other: Mount) -> bool:
+    """Whether two mounts die together: one device, subvolumes of one btrfs, datasets of one zpool."""
+    if one.kind == other.kind == "zfs":
+        return one.source.partition("/")[0] == other.source.partition("/")[0]
+    return one.device == other.device or (one.source == other.source and one.source.startswith("/"))
 
 
 def _within(path: str, directory: str) -> bool:
@@ -125,6 +148,4 @@ def _refused(store: str, reason: str) -> StoreError:
 
 
 def _unescape(text: str) -> str:
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, character)
-    return text
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

@@ -30,6 +30,7 @@ class Progress:
     def __init__(self, state_directory: Path, name: str, head: dict[str, Any]) -> None:
         self.problem: str | None = None
         self._path = state_directory / "progress" / f"{name}.json"
+        self._draft = self._path.with_name(f"{name}.json.part")
         self._content: dict[str, Any] = {**head, "pid": os.getpid(), "now": {}}
         self._lock = threading.Lock()
         self._written = 0.0
@@ -51,7 +52,11 @@ class Progress:
     def close(self) -> None:
         """The work is over: delete the file."""
         with self._lock:
-            self._path.unlink(missing_ok=True)
+            for path in (self._path, self._draft):
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    self.problem = self.problem or f"progress is not shown: {error}"
 
     def _write_if_due(self) -> None:
         if self.problem or time.monotonic() - self._written < _EVERY_SECONDS:
@@ -59,8 +64,8 @@ class Progress:
         self._written = time.monotonic()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            draft = self._path.with_suffix(".part")
-            draft.write_text(json.dumps({**self._content, "updated_at": format_moment(now())}), encoding="utf-8")
-            draft.rename(self._path)
+            content = {**self._content, "updated_at": format_moment(now())}
+            self._draft.write_text(json.dumps(content), encoding="utf-8")
+            self._draft.rename(self._path)
         except OSError as error:
             self.problem = f"progress is not shown: {error}"

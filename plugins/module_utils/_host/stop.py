@@ -30,19 +30,18 @@ class Stop:
 
     def request(self, reason: BackupError) -> None:
         """Ask everybody to end; the first reason stays."""
-        if not self._event.is_set():
+        if self._reason is None:  # set first: a second signal may come while the first one's handler is in here
             self._reason = reason
             self._event.set()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not longer than until work is to end."""
+        self._event.wait(seconds)
 
     def check(self) -> None:
         """Raise the reason where work is to end; called between two pieces of a stream."""
         if self._event.is_set() and self._reason is not None:
-            raise Interrupted(
-                "the work was stopped",
-                operation=self._reason.operation,
-                server_said=self._reason.message,
-                hint=self._reason.hint,
-            )
+            raise Interrupted(f"the work was stopped: {self._reason.message}", hint=self._reason.hint)
 
 
 @contextmanager
@@ -57,7 +56,9 @@ def stop_on_sigterm(stop: Stop) -> Iterator[None]:
             )
         )
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # What is ignored already (nohup) stays so.
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -55,7 +55,7 @@ class BackupOptions:
 
 def list_backups(client: IncusClient, project: str, instance: str) -> list[ServerBackup]:
     """The backup objects of an instance that lie on the server.  Raises as ``IncusClient.get``."""
-    with _about("list backups", project, instance):
+    with _about(client, "list backups", project, instance):
         answer = client.get("instances/{}/backups", instance, project=project, recursion=1)
     return [
         ServerBackup(
@@ -86,7 +86,7 @@ def create_backup(
     for all of it.  Raises as ``IncusClient.change``.
     """
     body = {**options.body(), "name": name, "expires_at": expires_at}
-    with _about("create backup", project, instance):
+    with _about(client, "create backup", project, instance):
         client.post(
             "instances/{}/backups", instance, body=body, project=project, timeout=timeout, on_progress=on_progress
         )
@@ -95,7 +95,7 @@ def create_backup(
 def delete_backup(client: IncusClient, project: str, instance: str, name: str) -> bool:
     """Delete a backup object and wait for it; False where it was gone already."""
     try:
-        with _about("delete backup", project, instance):
+        with _about(client, "delete backup", project, instance):
             client.delete("instances/{}/backups/{}", instance, name, project=project)
     except NotFound:
         return False
@@ -107,6 +107,7 @@ def stream_backup(
 ) -> AbstractContextManager[ByteStream]:
     """The bytes of a backup object, with their length; ``timeout`` is the stall time-out in seconds."""
     return _streaming(
+        client,
         "read backup",
         project,
         instance,
@@ -136,7 +137,7 @@ def stream_direct(
         headers={"Accept": "application/octet-stream"},
         timeout=timeout,
     )
-    return _streaming("export instance", project, instance, stream)
+    return _streaming(client, "export instance", project, instance, stream)
 
 
 def import_instance(
@@ -158,7 +159,7 @@ def import_instance(
     Raises UsageError and ExtensionMissing before anything is sent, then as ``IncusClient.upload``.
     """
     headers = {"X-Incus-name": name}
-    with _about("import instance", project, name):
+    with _about(client, "import instance", project, name):
         if pool:
             headers["X-Incus-pool"] = pool
         if config or devices:
@@ -171,18 +172,18 @@ def import_instance(
 
 
 @contextmanager
-def _about(operation: str, project: str, instance: str) -> Iterator[None]:
+def _about(client: IncusClient, operation: str, project: str, instance: str) -> Iterator[None]:
     """Errors of the block say what was done to which instance."""
     try:
         yield
     except BackupError as error:
-        error.within(operation=operation, entity=f"{project}/{instance}")
+        error.within(operation=operation, server=client.server, entity=f"{project}/{instance}")
         raise
 
 
 @contextmanager
 def _streaming(
-    operation: str, project: str, instance: str, opening: AbstractContextManager[ByteStream]
+    client: IncusClient, operation: str, project: str, instance: str, opening: AbstractContextManager[ByteStream]
 ) -> Iterator[ByteStream]:
-    with _about(operation, project, instance), opening as stream:
+    with _about(client, operation, project, instance), opening as stream:
         yield stream

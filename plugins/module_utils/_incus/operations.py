@@ -107,20 +107,30 @@ def cancel(transport: Transport, operation: Operation) -> str | None:
 def _wait_once(transport: Transport, operation: Operation, seconds: float) -> dict[str, Any]:
     whole = max(1, math.ceil(seconds))  # the server takes whole seconds; 0 would not wait at all
     try:
-        answer = transport.call(
-            "GET",
+        return _state(
+            transport,
             fill_path("/1.0/operations/{}/wait", (operation.id,)),
-            params={"timeout": str(whole)},
-            read_timeout=whole + min(_GRACE, transport.endpoint.stall_timeout),
+            {"timeout": str(whole)},
+            whole + min(_GRACE, transport.endpoint.stall_timeout),
         )
-    except NotFound as error:
+    except (ServerError, PermissionDenied) as error:
+        # Incus 6.0 answers a wait with the operation's own failure, or with one for the end of the waiting time, as
+        # if the request had failed; a "not found" may be either, too.  Only the operation itself tells.
+        words = error.server_said
+    try:
+        return _state(transport, fill_path("/1.0/operations/{}", (operation.id,)), {}, None)
+    except NotFound:
         # The daemon forgets operations when it restarts, and some seconds after their end.
         raise OperationFailed(
             f"{operation.description}: the operation vanished, its outcome is unknown",
             server=transport.server,
-            server_said=error.server_said,
+            server_said=words,
             hint="Was the Incus daemon restarted? Look at the server for what it left behind",
-        ) from error
+        ) from None
+
+
+def _state(transport: Transport, path: str, params: dict[str, str], read_timeout: float | None) -> dict[str, Any]:
+    answer = transport.call("GET", path, params=params, read_timeout=read_timeout)
     if not isinstance(answer.metadata, dict):
         raise ServerError("the server gave no state of the operation", status=answer.status, server=transport.server)
     return answer.metadata

@@ -11,8 +11,10 @@ session is used directly because pylxd's own verbs read every body into memory a
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import ssl
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -40,6 +42,7 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.streams 
 LIBRARY_ERROR: str | None = None
 try:
     import requests
+    import urllib3
     from pylxd import client as pylxd_client
     from pylxd.exceptions import LXDAPIException
 except ImportError as missing:
@@ -121,6 +124,9 @@ class Transport:
         # No proxy, netrc or certificate setting of the environment may change where the bytes go.
         self._session.trust_env = False
         self._session.headers["Accept-Encoding"] = "identity"
+        if credentials:
+            adapter = self._session.get_adapter(endpoint.base)
+            adapter.poolmanager.pool_classes_by_scheme = {"https": _pool_that_hears_refusals()}
 
     def clone(self) -> Transport:
         """The same endpoint and counter with connections of its own; sends nothing."""
@@ -301,6 +307,25 @@ class Transport:
         if not isinstance(decoded, dict) or decoded.get("type") not in ("sync", "async"):
             raise failures.not_incus(response.status_code, body, self.server, sent)
         return Answer(response.status_code, decoded, response.headers)
+
+
+def _pool_that_hears_refusals() -> type[urllib3.HTTPSConnectionPool]:
+    """Connections on which a server's answer in mid-upload is read although it stopped listening.
+
+    urllib3 goes on to read the answer after a broken pipe; with TLS the same event has another name.
+    """
+
+    class Connection(urllib3.connection.HTTPSConnection):
+        def send(self, data: Any) -> None:
+            try:
+                super().send(data)
+            except ssl.SSLEOFError as error:
+                raise BrokenPipeError(errno.EPIPE, "the server closed the connection") from error
+
+    class Pool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Connection
+
+    return Pool
 
 
 def _decode(body: bytes) -> Any:

@@ -20,9 +20,18 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._services.site 
     placement_warnings,
 )
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.base import INCOMPLETE_SUFFIX
-from ansible_collections.incus_fleet.backup.plugins.module_utils._store.catalogue import read_set
+from ansible_collections.incus_fleet.backup.plugins.module_utils._store.catalogue import (
+    Filter,
+    published_sets,
+    read_set,
+)
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.lease import live_lease
-from ansible_collections.incus_fleet.backup.plugins.module_utils._store.sets import drop_dead_sets, join_set
+from ansible_collections.incus_fleet.backup.plugins.module_utils._store.sets import (
+    drop_dead_sets,
+    incomplete_sets,
+    join_set,
+    read_head,
+)
 
 Answer = tuple[dict[str, Any], list[str]]
 """A module's result and its warnings."""
@@ -52,22 +61,45 @@ def publish_backup_set(client: IncusClient, options: SiteOptions) -> Answer:
     Raises SetInvalid where there is no such set, StoreError where it is empty.
     """
     site, name = _named(client, options)
+    if name is None:
+        raise SetInvalid(f"run {site.run_id} has no set in {site.name}", operation="find the set")
     path = f"{site.directory}/{name}"
     if site.store.exists(path):
         found = read_set(site.store, path, site.name, site.server.member)
         return _published(site, found.manifest, changed=False), []
     if options.check_mode:
+        _check_open(site, name)
         return _answer(site, changed=True, set_name=name, state="would be published"), []
     with site.lease() as lease:
         manifest = join_set(site.store, site.directory, lease, name, site.run_id).publish()
-    if manifest.result == COMPLETE:
-        drop_dead_sets(site.store, site.directory, older_than=options.resume_within)
+        if manifest.result == COMPLETE:  # under the lease: without it another run may be going on with one of them
+            drop_dead_sets(site.store, site.directory, older_than=options.resume_within)
     return _published(site, manifest, changed=True), []
+
+
+def suspend_backup_set(client: IncusClient, options: SiteOptions) -> Answer:
+    """Give the run's lease back and leave its set as it is, so that the next run need not wait to go on with it.
+
+    Where the run has no lease, that is no change.
+    """
+    if not options.run_id:
+        raise UsageError("run_id is required to suspend a set")
+    site = Site.of(client, options)
+    held = live_lease(site.store, site.directory)
+    if held is None or held.run_id != site.run_id:
+        return _answer(site, changed=False, set_name=options.set, state="incomplete"), []
+    if options.check_mode:
+        return _answer(site, changed=True, set_name=held.set, state="would be suspended"), []
+    with site.lease():
+        pass  # taken, and given back at the end of the block
+    return _answer(site, changed=True, set_name=held.set, state="incomplete"), []
 
 
 def abort_backup_set(client: IncusClient, options: SiteOptions) -> Answer:
     """Delete the run's open set with all that is in it, and give the lease back; a published set is never touched."""
     site, name = _named(client, options)
+    if name is None:
+        return _answer(site, changed=False, set_name=None, state="absent"), []
     if site.store.exists(f"{site.directory}/{name}"):
         raise SetInvalid(f"the set {name} is published and is not aborted", operation="abort the set", entity=name)
     if not site.store.exists(f"{site.directory}/{name}{INCOMPLETE_SUFFIX}"):
@@ -79,17 +111,27 @@ def abort_backup_set(client: IncusClient, options: SiteOptions) -> Answer:
     return _answer(site, changed=True, set_name=name, state="absent"), []
 
 
-def _named(client: IncusClient, options: SiteOptions) -> tuple[Site, str]:
-    """The site, and the set meant: the one named, or the one of this run's lease."""
+def _named(client: IncusClient, options: SiteOptions) -> tuple[Site, str | None]:
+    """The site, and the set meant: the one named, or the run's newest, open ones first (its lease may have lapsed)."""
     if not options.run_id:
         raise UsageError("run_id is required to publish or abort a set")
     site = Site.of(client, options)
     if options.set:
         return site, options.set
-    lease = live_lease(site.store, site.directory)
-    if lease is None or lease.run_id != site.run_id or lease.set is None:
-        raise SetInvalid(f"run {site.run_id} has no open set in {site.name}", operation="find the set")
-    return site, lease.set
+    for name in reversed(incomplete_sets(site.store, site.directory)):
+        head = read_head(site.store, f"{site.directory}/{name}{INCOMPLETE_SUFFIX}")
+        if head is not None and head.run_id == site.run_id:
+            return site, name
+    for found in published_sets(site.store, site.name, Filter(run_id=site.run_id))[0]:
+        if found.member == site.server.member:
+            return site, found.name
+    return site, None
+
+
+def _check_open(site: Site, name: str) -> None:
+    head = read_head(site.store, f"{site.directory}/{name}{INCOMPLETE_SUFFIX}")
+    if head is None or head.run_id != site.run_id:
+        raise SetInvalid(f"run {site.run_id} has no open set {name} in {site.name}", operation="find the set")
 
 
 def _answer(site: Site, *, changed: bool, set_name: str | None, state: str) -> dict[str, Any]:

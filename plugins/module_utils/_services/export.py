@@ -123,8 +123,8 @@ def run_export(client: IncusClient, run: Run) -> ExportResult:
     site = Site.of(client, run.where)
     pools = own_pools(client, site.server)
     placement = site.place(client, pools)
-    instances = list_instances(client, project=run.options.project)
-    selected = select(_located(instances, site), run.options.selection)
+    instances = _located(list_instances(client, project=run.options.project), site)
+    selected = select(instances, run.options.selection)
     around = Surroundings(
         pools={pool.name: pool for pool in pools},
         projects=list_projects(client),
@@ -186,14 +186,17 @@ def _act(client: IncusClient, writer: SetWriter, result: ExportResult, run: Run)
             result.failures.append(_refusal(step))
         elif step.action != EXPORT:
             result.artifacts.append(finished[step.path])
-        elif step.path in finished:  # another instance of that name, or other options: the old file gives way
-            writer.discard(step.path)
+        else:  # another instance of that name, or other options: a set holds one artifact of an entity
+            for artifact in finished.values():
+                if (artifact.kind, artifact.project, artifact.name) == ("instance", step.project, step.name):
+                    writer.discard(artifact.path)
     todo = [step for step in result.steps if step.action == EXPORT]
-    progress = Progress(run.state_directory, writer.head.site, {"run_id": writer.head.run_id, "total": len(todo)})
+    name = "-".join(filter(None, (writer.head.site, writer.head.server.member)))
+    progress = Progress(run.state_directory, name, {"run_id": writer.head.run_id, "total": len(todo)})
     context = ExportContext(
         options=run.options,
         threads=run.options.threads(os.cpu_count() or 1),
-        throttle=Throttle(run.options.rate_limit) if run.options.rate_limit else None,
+        throttle=Throttle(run.options.rate_limit, sleep=run.stop.wait) if run.options.rate_limit else None,
         stop=run.stop,
         on_progress=progress.update,
         warn=result.warnings.append,
@@ -221,7 +224,7 @@ def _finish(site: Site, lease: Lease, writer: SetWriter, result: ExportResult) -
         return
     if writer.is_empty():
         writer.abort()
-        result.set, result.changed = None, False
+        result.set, result.changed = None, bool(result.swept)
         result.reason = "nothing was taken, so no set was published"
         return
     manifest = writer.publish()

@@ -82,10 +82,11 @@ def export_instance(client: IncusClient, writer: SetWriter, step: ExportStep, co
                 )
             after = _instance_now(client, step.instance)
             index = _checked_index(step, facts, after, instance_only=context.options.instance_only)
+        seconds = time.monotonic() - started
+        artifact = _artifact(step, writer, facts, index, after, context.options, taken_at, seconds)
+        writer.record(artifact)
     except BackupError as error:
         raise error.within(operation="export instance", server=client.server, entity=step.entity) from error
-    artifact = _artifact(step, writer, facts, index, after, context.options, taken_at, time.monotonic() - started)
-    writer.record(artifact)
     return artifact
 
 
@@ -232,6 +233,8 @@ def dependencies_of(instance: Instance, snapshots: tuple[str, ...] = ()) -> Depe
     devices = list(instance.expanded_devices.values())
     disks = [device for device in devices if device.get("type") == "disk" and device.get("pool")]
     nics = [device for device in devices if device.get("type") == "nic"]
+    # A source may go on with a path within the volume; names of volumes have no slash.
+    volumes = {f"{disk['pool']}/{disk['source'].partition('/')[0]}": disk for disk in disks if disk.get("source")}
     return Dependencies(
         profiles=tuple(instance.profiles),
         snapshot_profiles=tuple(
@@ -239,8 +242,6 @@ def dependencies_of(instance: Instance, snapshots: tuple[str, ...] = ()) -> Depe
         ),
         networks=tuple(sorted({nic["network"] for nic in nics if nic.get("network")})),
         pools=tuple(sorted({disk["pool"] for disk in disks})),
-        volumes=tuple(sorted({f"{disk['pool']}/{disk['source']}" for disk in disks if disk.get("source")})),
-        dependent_volumes=tuple(
-            sorted({f"{disk['pool']}/{disk['source']}" for disk in disks if disk.get("dependent") == "true"})
-        ),
+        volumes=tuple(sorted(volumes)),
+        dependent_volumes=tuple(sorted(name for name, disk in volumes.items() if disk.get("dependent") == "true")),
     )

@@ -66,10 +66,10 @@ def import_instance(client: IncusClient, step: ImportStep, context: ImportContex
         if step.action != FINISH:
             _prove(step, context)
             _send(client, step, context)
-        _mend(client, step, context)
         _compare(client, step)
+        _mend(client, step, context)
         if step.start:
-            changes.start_instance(client, step.artifact.project, step.artifact.name)
+            _start(client, step)
     except BackupError as error:
         raise error.within(operation="import instance", server=client.server, entity=step.entity) from error
     return {
@@ -172,6 +172,15 @@ def _mend(client: IncusClient, step: ImportStep, context: ImportContext) -> None
         changes.set_snapshot_expiry(client, artifact.project, artifact.name, snapshot.name, snapshot.expires_at)
     changes.patch_config(client, artifact.project, artifact.name, {MARKER: ""})
     changes.patch_config(client, artifact.project, artifact.name, {})
+
+
+def _start(client: IncusClient, step: ImportStep) -> None:
+    try:
+        changes.start_instance(client, step.artifact.project, step.artifact.name)
+    except BackupError as error:
+        raise error.within(
+            operation="start the restored instance", hint="It is restored; only its start failed: start it by hand"
+        ) from error
 
 
 def _compare(client: IncusClient, step: ImportStep) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
+from ansible_collections.incus_fleet.backup.plugins.module_utils._core.compression import Method
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.consistency import OPTIMIZED_DRIVERS
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors import UsageError
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.manifest import Artifact
@@ -127,8 +129,13 @@ def plan_import(
     steps, problems = [], []
     for artifact in artifacts:
         found = existing.get((artifact.project, artifact.name))
-        if found is not None and found.config.get(MARKER) == set_name:
-            steps.append(_step(FINISH, artifact, "its restore from this set was interrupted", options, False))
+        begun = found.config.get(MARKER) if found is not None else None
+        if found is not None and begun == set_name:
+            regenerate = found.uuid != artifact.uuid  # what the interrupted run decided
+            steps.append(_step(FINISH, artifact, "its restore from this set was interrupted", options, regenerate))
+        elif found is not None and begun:
+            entity, problem = f"{artifact.project}/{artifact.name}", f"it is there, half restored from the set {begun}"
+            problems.append(Problem("half_restored", entity, problem, f"Finish it with set={begun}, or delete it"))
         elif found is not None and options.conflict == SKIP:
             steps.append(_step(SKIP, artifact, "an instance of that name exists", options, False))
         else:
@@ -183,7 +190,8 @@ def _problems(artifact: Artifact, found: Instance | None, taken: list[str], targ
     else:
         for code, problem, hint in _missing(artifact, target):
             add(code, problem, hint)
-    for code, problem, hint in (*_pool_problems(artifact, target), *_machine_problems(artifact, target)):
+    found_elsewhere = (_pool_problems(artifact, target), _machine_problems(artifact, target), _file_problems(artifact))
+    for code, problem, hint in chain.from_iterable(found_elsewhere):
         add(code, problem, hint)
     return problems
 
@@ -232,3 +240,13 @@ def _machine_problems(artifact: Artifact, target: Target) -> Iterable[tuple[str,
         yield "architecture", problem, "Restore it on a server of that architecture"
     if artifact.instance_type == "virtual-machine" and not target.virtual_machines:
         yield "no_virtual_machines", "the server cannot run virtual machines", "Install QEMU there, see incus info"
+
+
+def _file_problems(artifact: Artifact) -> Iterable[tuple[str, str, str]]:
+    """A later release may have written the set."""
+    if artifact.encryption is not None:
+        problem = f"the archive is encrypted ({artifact.encryption}), which this release cannot read"
+        yield "encrypted", problem, "Update the collection"
+    if artifact.compression not in [method.value for method in Method]:
+        problem = f"the archive is compressed with {artifact.compression}, which this release does not know"
+        yield "compression_unknown", problem, "Update the collection"

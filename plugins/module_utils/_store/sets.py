@@ -202,7 +202,6 @@ class SetWriter:
         for artifact in artifacts:
             known |= {artifact.path, artifact.path + RECORD_SUFFIX}
         stray = [name for name in self.store.files(self.base) if name not in known]
-        stray.sort(key=lambda name: not name.endswith(RECORD_SUFFIX))  # a record goes before the file it promises
         for name in stray:
             self.store.delete(f"{self.base}/{name}")
         return stray
