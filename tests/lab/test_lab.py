@@ -164,7 +164,7 @@ def test_an_interrupted_up_leaves_nothing(lab, number):
     process = start(lab, "up", "one=7.0")
     until(lambda: "host-one" in " ".join(lab.traces()), "the host's network")
     process.send_signal(number)
-    said, _ = process.communicate(timeout=DEADLINE)
+    said, _unused = process.communicate(timeout=DEADLINE)
     assert process.returncode == 128 + number, said
     assert "removing what was begun" in said
     assert lab.traces() == []

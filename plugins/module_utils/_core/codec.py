@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ def decode(cls: type[T], data: Any, where: str) -> T:
     """
     if not isinstance(data, dict):
         raise SetInvalid(f"{where}: expected an object, found {type(data).__name__}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(typing.cast(Any, cls)):
         if field.name in data:
@@ -46,6 +47,11 @@ def decode(cls: type[T], data: Any, where: str) -> T:
         elif _is_required(field):
             raise SetInvalid(f"{where}: the key {field.name!r} is missing")
     return cls(**arguments)
+
+
+@functools.cache  # a lease is read again for every artifact, and resolving the names costs more than all the rest
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
@@ -58,7 +64,7 @@ def schema(cls: type, identifier: str) -> dict[str, Any]:
 
 
 def _object_schema(cls: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = dataclasses.fields(typing.cast(Any, cls))
     return {
         "title": cls.__name__,

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.archive import ArchiveIndex, TarChecker
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.compression import Compression
@@ -38,7 +38,7 @@ _CHUNK = 128 << 10
 _PIPE = 1 << 20
 _PROGRESS_SECONDS = 0.5
 
-Chunk = bytes | memoryview
+Chunk: TypeAlias = "bytes | memoryview"
 Progress = Callable[[int, int], None]
 """Told, at most twice a second and at the end, how many plain and how many stored bytes have passed."""
 

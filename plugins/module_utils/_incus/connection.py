@@ -21,7 +21,7 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors im
 )
 
 SOCKET_HINT = (
-    "Is Incus installed and running on this host? Otherwise say where its socket is (INCUS_SOCKET, INCUS_DIR) "
+    "Check that Incus is installed and running on this host, or say where its socket is (INCUS_SOCKET, INCUS_DIR), "
     "or give a url"
 )
 RIGHTS_HINT = "Run as root (become: true) or as a member of the group incus-admin"
@@ -57,7 +57,7 @@ class Connection:
             if getattr(self, name) and getattr(self, f"{name}_content"):
                 raise UsageError(f"{name} and {name}_content exclude each other")
         for name in ("stall_timeout", "operation_timeout", "connect_timeout"):
-            if not getattr(self, name) > 0:
+            if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be more than 0 seconds")
         has_cert = bool(self.client_cert or self.client_cert_content)
         has_key = bool(self.client_key or self.client_key_content)

@@ -82,14 +82,14 @@ _NO_ANSWER: tuple[tuple[Callable[[BaseException], bool], type[BackupError], str,
         _is(ConnectionRefusedError),
         ServerUnreachable,
         "nothing listens there",
-        "Is the Incus daemon running (systemctl status incus)?",
+        "Check that the Incus daemon is running (systemctl status incus)",
     ),
     (_says("AF_UNIX path too long"), UsageError, "the path of the socket is too long (107 bytes at most)", None),
     (
         _is(ssl.SSLError),
         ServerUnreachable,
         "the TLS connection failed",
-        "Is this the HTTPS address of an Incus server, and the client certificate valid?",
+        "Check that this is the HTTPS address of an Incus server, and that the client certificate is valid",
     ),
     (_named("InvalidURL"), UsageError, "the server's address cannot be used", None),
     (_is(UnicodeError), UsageError, "the server's address cannot be used", None),
@@ -104,7 +104,7 @@ _NO_ANSWER: tuple[tuple[Callable[[BaseException], bool], type[BackupError], str,
         _is(ConnectionError),
         ServerUnreachable,
         "the connection was lost before {sent} was answered",
-        "Was the Incus daemon restarted?",
+        "The Incus daemon may have been restarted",
     ),
 )
 
@@ -146,7 +146,7 @@ def from_answer(status: int, body: bytes, decoded: Any, server: str, sent: str) 
     facts: dict[str, str | None] = {"server": server, "server_said": said}
     if status in (401, 403):
         return PermissionDenied(
-            f"the server refused {sent}", **facts, hint="Does the server trust this client for this project?"
+            f"the server refused {sent}", **facts, hint="Check that the server trusts this client, and for this project"
         )
     message = f"the server answered {status} to {sent}"
     if status == 404:
@@ -163,7 +163,7 @@ def not_incus(status: int, body: bytes, server: str, sent: str) -> ServerError:
         status=status,
         server=server,
         server_said=words_of(body, None),
-        hint="Is this the address of an Incus server, with nothing in between that answers itself?",
+        hint="Check that this is the address of an Incus server, with nothing in between that answers itself",
     )
 
 
@@ -179,6 +179,7 @@ def _first_words(behind: list[BaseException]) -> str | None:
     """The innermost readable reason: an operating system's error beats a library's rendering of it."""
     for cause in behind:
         if isinstance(cause, OSError) and cause.errno is not None and cause.strerror:
-            code = errno.errorcode.get(cause.errno)
+            # OpenSSL counts its errors from 1, too: those are not the operating system's.
+            code = None if isinstance(cause, ssl.SSLError) else errno.errorcode.get(cause.errno)
             return f"{cause.strerror} ({code})" if code else cause.strerror
     return next((str(cause) for cause in reversed(behind) if str(cause)), None)

@@ -162,7 +162,7 @@ def list_instances(client: IncusClient, *, project: str | None = None) -> list[I
     """All instances of one project, or (None) of all projects that the client may see, in one request.
 
     The request is ``recursion=2``, the only one that has snapshots; the server also asks every running instance for
-    its state for it.  Sorted by project and name.  A project that does not exist gives an empty list, as the server has it.
+    its state for it.  Sorted by project and name.  For a project that does not exist the server has an empty list.
     Raises as ``IncusClient.get``.
     """
     params: dict[str, int | bool] = {"recursion": 2}

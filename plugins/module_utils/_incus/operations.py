@@ -125,7 +125,7 @@ def _wait_once(transport: Transport, operation: Operation, seconds: float) -> di
             f"{operation.description}: the operation vanished, its outcome is unknown",
             server=transport.server,
             server_said=words,
-            hint="Was the Incus daemon restarted? Look at the server for what it left behind",
+            hint="The Incus daemon may have been restarted; look at the server for what it left behind",
         ) from None
 
 

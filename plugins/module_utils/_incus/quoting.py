@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 from urllib.parse import quote
 
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors import UsageError
 
-ParamValue = str | int | bool | None
+ParamValue: TypeAlias = "str | int | bool | None"
 
 
 def fill_path(template: str, names: tuple[str, ...]) -> str:

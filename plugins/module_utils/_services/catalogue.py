@@ -39,7 +39,7 @@ def describe_store(store: Store, question: Question) -> dict[str, Any]:
     """The answer as plain JSON types, newest first everywhere."""
     sets, broken = published_sets(store, question.site, question.wanted)
     if question.name is not None or question.project is not None:
-        sets = [found for found in sets if any(True for _ in _points([found], question))]
+        sets = [found for found in sets if _points([found], question)]
     newest = newest_complete(sets)
     sets = sets[: question.limit]
     return {

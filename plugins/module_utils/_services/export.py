@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -196,6 +197,7 @@ def _act(client: IncusClient, writer: SetWriter, result: ExportResult, run: Run)
     context = ExportContext(
         options=run.options,
         threads=run.options.threads(os.cpu_count() or 1),
+        streams=threading.Semaphore(run.options.parallel),
         throttle=Throttle(run.options.rate_limit, sleep=run.stop.wait) if run.options.rate_limit else None,
         stop=run.stop,
         on_progress=progress.update,
@@ -205,7 +207,7 @@ def _act(client: IncusClient, writer: SetWriter, result: ExportResult, run: Run)
         client,
         todo,
         lambda own, step: export_instance(own, writer, step, context),
-        parallel=run.options.parallel,
+        parallel=2 * run.options.parallel,  # for each that streams, one that finishes what has streamed
         stop=run.stop,
         progress=progress,
         fatal=(StoreError,),

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,10 +52,15 @@ TEMPORARY_LIFETIME = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class ExportContext:
-    """What all exports of a run share; ``threads`` are one export's."""
+    """What all exports of a run share; ``threads`` are one export's.
+
+    ``streams`` lets as many stream at a time as were asked for. An export leaves it when its bytes are there: while it
+    syncs, asks the server again and writes its record, the next one's bytes flow already.
+    """
 
     options: ExportOptions
     threads: int
+    streams: threading.Semaphore
     throttle: Callable[[int], None] | None
     stop: Stop
     on_progress: Callable[[str, int], None]
@@ -66,20 +72,22 @@ def export_instance(client: IncusClient, writer: SetWriter, step: ExportStep, co
 
     Raises BackupError with what was tried on what; then nothing of it is in the set, nor on the server.
     """
-    started, taken_at = time.monotonic(), format_moment(now())
     try:
         with writer.artifact(step.path) as sink:
-            with _source(client, writer.head.run_id, step, context) as stream:
-                facts = store_stream(
-                    _watched(stream, context.stop),
-                    sink,
-                    compression=context.options.compression,
-                    threads=context.threads,
-                    nice=context.options.nice,
-                    throttle=context.throttle,
-                    checker=TarChecker(),
-                    on_progress=lambda plain, _stored: context.on_progress(step.entity, plain),
-                )
+            with context.streams:
+                context.stop.check()
+                started, taken_at = time.monotonic(), format_moment(now())
+                with _source(client, writer.head.run_id, step, context) as stream:
+                    facts = store_stream(
+                        _watched(stream, context.stop),
+                        sink,
+                        compression=context.options.compression,
+                        threads=context.threads,
+                        nice=context.options.nice,
+                        throttle=context.throttle,
+                        checker=TarChecker(),
+                        on_progress=lambda plain, _stored: context.on_progress(step.entity, plain),
+                    )
             after = _instance_now(client, step.instance)
             index = _checked_index(step, facts, after, instance_only=context.options.instance_only)
         seconds = time.monotonic() - started

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ def _paragraphs(text: str) -> list[dict[str, str]]:
             # A lone dot stands for an empty line; an embedded key block has them.
             current[field] += "\n" + ("" if line.strip() == "." else line.strip())
         elif ":" in line:
-            field, _, value = line.partition(":")
+            field, _unused, value = line.partition(":")
             field = field.strip().lower()
             current[field] = value.strip()
     return paragraphs
@@ -102,7 +101,7 @@ def machine_sources(root: Path = Path("/")) -> list[Source]:
 
 def _resolve_list(source: Source, root: Path) -> list[Source]:
     """Cloud images name a file with the mirrors in it (mirror+file:); debootstrap knows only plain addresses."""
-    scheme, _, rest = source.uri.partition(":")
+    scheme, _unused, rest = source.uri.partition(":")
     if scheme not in ("mirror+file", "mirror"):
         return [source]
     path = root / rest.lstrip("/")
@@ -179,9 +178,7 @@ def parse_config(dump: str) -> dict[str, str]:
     return {name.lower(): value for name, value in pairs if value}
 
 
-def proxy(
-    uri: str, config: Mapping[str, str], detect: Callable[[], str], environ: Mapping[str, str] = os.environ
-) -> str:
+def proxy(uri: str, config: Mapping[str, str], detect: Callable[[], str], environ: Mapping[str, str]) -> str:
     """The proxy that apt would use for an address, "" for none.
 
     ``detect`` runs apt's own helper (only called when the configuration names an auto-detection program).

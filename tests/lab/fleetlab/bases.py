@@ -56,7 +56,7 @@ def machine_mirror(commands: Commands) -> Mirror:
     return Mirror(
         uri=source.uri,
         keyring=apt.keyring(source),
-        proxy=apt.proxy(source.uri, config, lambda: commands.run(helper, check=False)),
+        proxy=apt.proxy(source.uri, config, lambda: commands.run(helper, check=False), os.environ),
         tolerate=tuple(f'{name} "{config[name.lower()]}";' for name in names if name.lower() in config),
     )
 

@@ -71,7 +71,7 @@ class Commands:
             sink = stack.enter_context(open(log, "ab")) if log else None
             process = self._start(argv, stdin is not None, sink, environment)
             try:
-                output, _ = process.communicate(stdin)
+                output, _unused = process.communicate(stdin)
             finally:
                 with self._lock:
                     self._running.discard(process)

@@ -206,7 +206,7 @@ class Host:
                 if time.monotonic() > deadline:
                     raise LabError(f"the processes of host {self.name} do not die (see {cgroup})")
                 time.sleep(_STEP)
-            for directory, _, _ in os.walk(cgroup, topdown=False):
+            for directory, _unused, _unused in os.walk(cgroup, topdown=False):
                 os.rmdir(directory)
         self._file("pid").unlink(missing_ok=True)
 

@@ -213,7 +213,7 @@ def test_members_beyond_8_gib_are_counted_through(form: int) -> None:
     checker = TarChecker()
     checker.feed(tarfile_with()[:1024] + info.tobuf(form))
     zeros = memoryview(bytes(32 << 20))
-    for _ in range((9 << 30) // len(zeros)):
+    for _unused in range((9 << 30) // len(zeros)):
         checker.feed(zeros)
     checker.feed(bytes(512) + bytes(1024))
     assert checker.finish().parts["backup/container.bin"] == Part(1, info.size)

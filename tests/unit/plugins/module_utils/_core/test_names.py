@@ -50,7 +50,7 @@ class TestSetNames:
 
 class TestRunIds:
     def test_new_ones_differ_and_are_usable(self) -> None:
-        made = {names.new_run_id(MOMENT) for _ in range(50)}
+        made = {names.new_run_id(MOMENT) for _unused in range(50)}
         assert len(made) == 50
         assert {names.checked_run_id(run_id) for run_id in made} == made
 

@@ -198,7 +198,7 @@ def test_failing_store_is_named(archive: bytes, compression: Compression, code: 
 
     with pytest.raises(StoreError) as caught:
         store_stream(pieces(archive * 5), Failing(), compression=compression)
-    assert type(caught.value) is kind
+    assert caught.type is kind
     assert os.strerror(code) in caught.value.message
 
 
@@ -217,7 +217,7 @@ def test_killed_compressor_is_named(archive: bytes, compression: Compression) ->
     def source() -> Iterator[memoryview]:
         yield from pieces(archive)
         os.kill(child_pid(), signal.SIGKILL)
-        for _ in range(5):
+        for _unused in range(5):
             yield from pieces(archive)
 
     with pytest.raises(CommandFailed, match="killed by signal 9"):

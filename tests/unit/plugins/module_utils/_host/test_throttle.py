@@ -30,7 +30,7 @@ class Clock:
 def test_average_is_the_rate_whatever_the_chunks(chunk: int) -> None:
     clock = Clock()
     throttle = Throttle(1 << 20, clock=clock.time, sleep=clock.sleep)
-    for _ in range(0, 10 << 20, chunk):
+    for _unused in range(0, 10 << 20, chunk):
         throttle(chunk)
     assert clock.now - 100.0 == pytest.approx(10, rel=0.03)
 
@@ -38,7 +38,7 @@ def test_average_is_the_rate_whatever_the_chunks(chunk: int) -> None:
 def test_slow_source_is_not_slowed_further() -> None:
     clock = Clock()
     throttle = Throttle(1000, clock=clock.time, sleep=clock.sleep)
-    for _ in range(10):
+    for _unused in range(10):
         clock.now += 2.0
         throttle(250)
     assert clock.sleeps == []

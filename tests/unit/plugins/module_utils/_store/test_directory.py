@@ -213,7 +213,7 @@ class TestCreate:
 
         def work() -> None:
             with store.create("site/new") as sink:
-                for _ in range(3_000_000 // chunk):
+                for _unused in range(3_000_000 // chunk):
                     sink.write(b"x" * chunk)
 
         with pytest.raises(StoreFull) as caught:
@@ -258,7 +258,7 @@ class TestReplace:
 
         def work(content: bytes) -> None:
             try:
-                for _ in range(20):
+                for _unused in range(20):
                     store.replace("file", content)
             except BaseException as error:
                 errors.append(error)

@@ -224,7 +224,7 @@ class TestResuming:
                 "new_set_name",
                 lambda _kind, _moment: time.strftime(TIME_FORMAT, time.gmtime(moment - next(ages))) + "-partial-0001",
             )
-            names = [left_behind(store, "web") for _ in range(3)]
+            names = [left_behind(store, "web") for _unused in range(3)]
         with a_set(store, resume_within=DAY) as writer:
             assert writer.head.name == names[1]
 
