@@ -99,7 +99,7 @@ class ImportResult:
             "restored": self.restored,
             "failures": [asdict(failure) for failure in self.failures],
             "succeeded": len(self.restored),
-            "skipped": sum(step.action == SKIP for step in self.steps),
+            "left_alone": sum(step.action == SKIP for step in self.steps),
             "stored_bytes": sum(item["stored_bytes"] for item in self.restored),
             "seconds": round(self.seconds, 3),
         }
