@@ -155,6 +155,15 @@ def test_a_cut_cable_is_mended(lab):
     until(lambda: lab.run("ssh", "one", "-o", "ConnectTimeout=1", "true", check=False).returncode == 0, "ssh")
 
 
+def test_a_new_host_at_the_address_of_one_that_is_gone_is_reached_at_once(lab):
+    lab.run("up", "stays", "goes")
+    where = lab.out("ssh", "goes", "hostname", "-I")
+    lab.run("down", "goes")
+    lab.run("up", "comes")
+    # The controller remembers who had the address, for longer than a connection waits.
+    assert lab.out("ssh", "comes", "-o", "ConnectTimeout=3", "hostname", "-I") == where
+
+
 def start(lab, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen([lab.command, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -69,7 +69,9 @@ class Network:
         switch = self._checkout.switch
         # The other end may outlive a deleted namespace for a moment; the cable is one pair, so this takes both.
         self._commands.run_code(["ip", "-n", switch, "link", "delete", port(number)])
-        self._ip(switch, "link", "add", port(number), "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        # An address keeps its MAC, whoever has it: the others remember the two together, also when the host is another.
+        peer = ["peer", "name", "eth0", "address", f"02:00:00:00:00:{number:02x}", "netns", namespace]
+        self._ip(switch, "link", "add", port(number), "type", "veth", *peer)
         self._ip(switch, "link", "set", port(number), "master", _BRIDGE, "up")
         self._ip(namespace, "address", "add", f"{address(number)}/24", "dev", "eth0")
         self._ip(namespace, "link", "set", "eth0", "up")
