@@ -137,7 +137,9 @@ BENCHMARKS: dict[str, Callable[[BenchHost], Benchmark]] = {
 def _instance(host: BenchHost, name: str, fill: str) -> str:
     """Have a stopped instance with content; says how many files."""
     rootfs = _ROOTFS.format(name)
-    host.shell(f"incus info {name} >/dev/null 2>&1 || {{ incus init -q tiny {name} && {fill.format(rootfs)} && sync; }}")
+    host.shell(
+        f"incus info {name} >/dev/null 2>&1 || {{ incus init -q tiny {name} && {fill.format(rootfs)} && sync; }}"
+    )
     return f"{host.shell(f'find {rootfs} -type f | wc -l').strip()} files"
 
 

@@ -43,8 +43,10 @@ def table(benchmark: Benchmark, samples: Samples) -> list[str]:
         tasks = [cost.task_seconds for cost in costs if cost.task_seconds is not None]
         spread = f"{min(values):.1f}–{max(values):.1f}"
         line = f"{name:36} {median(values):8.2f} {spread:>14} {median(values) / base:6.2f}"
-        line += f" {median(cost.cpu_seconds for cost in costs):6.1f} {median(tasks):7.1f}" if tasks else (
-            f" {median(cost.cpu_seconds for cost in costs):6.1f}"
+        line += (
+            f" {median(cost.cpu_seconds for cost in costs):6.1f} {median(tasks):7.1f}"
+            if tasks
+            else (f" {median(cost.cpu_seconds for cost in costs):6.1f}")
         )
         lines.append(line)
     for name, found in verdicts(benchmark, samples).items():

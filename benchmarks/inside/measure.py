@@ -10,6 +10,9 @@ RESULT becomes a JSON object: ``seconds`` on the wall, ``cpu_seconds`` of the co
 server does for them is not in it), and with ``--memory`` ``peak_bytes``: the most that the processes below this one
 have held at a time, as the sum of their peak resident sizes, looked at a hundred times a second.  That is more than
 they ever held together, never less.
+
+The command runs in a session of its own that comes before the machine's other work, as the server does (see host.py):
+what is compared are the rivals, not who of them met a busy machine.
 """
 
 from __future__ import annotations
@@ -67,11 +70,22 @@ class Watch(threading.Thread):
         return self.peak
 
 
+def go_first() -> None:
+    """Come before other work, ourselves and as a session (kernels weigh sessions against each other)."""
+    if os.getpid() != os.getsid(0):
+        os.setsid()
+    os.setpriority(os.PRIO_PROCESS, 0, -10)
+    weight = Path("/proc/self/autogroup")
+    if weight.exists():
+        weight.write_text("-10", "ascii")
+
+
 def main(words: list[str]) -> int:
     """Run the command; its exit code is ours."""
     memory = words[0] == "--memory"
     result, *command = words[1:] if memory else words
     watch = Watch() if memory else None
+    go_first()
     began = time.monotonic()
     if watch:
         watch.start()

@@ -112,6 +112,11 @@ broken:
   returned: success
   type: list
   elements: dict
+truncated:
+  description: Which lists were cut because the answer would have been too long. The manifest has all of it.
+  returned: when something was cut
+  type: list
+  elements: str
 """
 
 from typing import Any

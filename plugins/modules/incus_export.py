@@ -207,6 +207,11 @@ seconds:
   description: How long it took.
   returned: success
   type: float
+truncated:
+  description: Which lists were cut because the answer would have been too long. The manifest has all of it.
+  returned: when something was cut
+  type: list
+  elements: str
 """
 
 from pathlib import Path

@@ -154,7 +154,7 @@ succeeded:
   description: How many instances were brought back.
   returned: success
   type: int
-skipped:
+left_alone:
   description: How many were left alone because they exist.
   returned: success
   type: int
@@ -166,6 +166,11 @@ seconds:
   description: How long it took.
   returned: success
   type: float
+truncated:
+  description: Which lists were cut because the answer would have been too long. The manifest has all of it.
+  returned: when something was cut
+  type: list
+  elements: str
 """
 
 from pathlib import Path

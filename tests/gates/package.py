@@ -34,7 +34,7 @@ ALLOWED = (
     "docs/*.rst",
     "docs/*.yml",
     "docs/*.json",
-    "examples/*",
+    "docs/examples/inventory/*",
     "meta/ee-bindep.txt",
     "meta/ee-requirements.txt",
     "meta/execution-environment.yml",

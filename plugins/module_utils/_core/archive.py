@@ -28,6 +28,9 @@ _MOST_KEPT = 1 << 20
 _MOST_PARTS = 65536
 # Directories whose entries are parts of their own (internal/server/storage/drivers/generic_vfs.go).
 _SNAPSHOT_DIRECTORIES = frozenset({b"snapshots", b"virtual-machine-snapshots", b"volume-snapshots"})
+_ROOTFS = b"rootfs"  # a container's files; a part of its own, because the rest of a container is there without it
+_WITH_ROOTFS = frozenset({b"container", b"snapshots"})
+_NO_NAME = b"\0"  # what no member's name starts with
 _HEADER_ONLY = frozenset(b"123456")  # links, devices, directories, fifos: Go's reader takes them to have no data
 _WITH_DATA = frozenset(b"0\x007")
 _EXTENSIONS = {ord("x"): "pax", ord("g"): "pax global", ord("L"): "long name", ord("K"): "long link name"}
@@ -46,8 +49,8 @@ class ArchiveIndex:
     """What a whole archive consists of.
 
     ``members`` counts entries, ``plain_bytes`` everything up to the last byte of padding.  ``parts`` is keyed by the
-    first two components of the members' names (three below the directories of snapshots).  ``index_yaml`` is the
-    content of ``backup/index.yaml``, None when the checker was not told to require it.
+    first two components of the members' names (three below the directories of snapshots), and a ``rootfs`` in there is
+    a part of its own.  ``index_yaml`` is the content of ``backup/index.yaml``, None when the checker was not told to require it.
     """
 
     members: int
@@ -79,16 +82,16 @@ class _Tally:
     """The part that members are being counted for; ``prefix`` is what the names of its members start with."""
 
     name: str = ""
-    prefix: bytes = b"\0"
+    prefix: bytes = _NO_NAME
     members: int = 0
     data_bytes: int = 0
     done: dict[str, Part] = field(default_factory=dict)
 
-    def turn_to(self, part: bytes) -> None:
-        """Book what was counted and count for ``part`` from now on."""
+    def turn_to(self, part: bytes, *, closed: bool) -> None:
+        """Book what was counted and count for ``part`` from now on; ``closed`` when no other part lies within it."""
         self.flush()
         self.name = part.decode("utf-8", "surrogateescape")
-        self.prefix = part + b"/"
+        self.prefix = part + b"/" if closed else _NO_NAME
 
     def flush(self) -> None:
         """Book what was counted."""
@@ -220,11 +223,15 @@ class TarChecker:
     def _turn_to_part(self, name: bytes, offset: int) -> None:
         if self._members == 1 and self._require_index and name != INDEX_NAME.encode():
             raise _invalid(offset, f"first member {_shown(name)}, {INDEX_NAME} was expected")
-        pieces = name.rstrip(b"/").split(b"/", 3)
-        part = b"/".join(pieces[: 3 if len(pieces) > 2 and pieces[1] in _SNAPSHOT_DIRECTORIES else 2])
+        pieces = name.rstrip(b"/").split(b"/", 4)
+        depth = 3 if len(pieces) > 2 and pieces[1] in _SNAPSHOT_DIRECTORIES else 2
+        may_have_rootfs = len(pieces) > 1 and pieces[1] in _WITH_ROOTFS
+        if may_have_rootfs and len(pieces) > depth and pieces[depth] == _ROOTFS:
+            depth, may_have_rootfs = depth + 1, False
+        part = b"/".join(pieces[:depth])
         if len(self._tally.done) > _MOST_PARTS:
             raise _invalid(offset, f"more than {_MOST_PARTS} top-level parts, an Incus backup was expected")
-        self._tally.turn_to(part)
+        self._tally.turn_to(part, closed=not may_have_rootfs)
 
     def _start_keeping(self, what: str, offset: int, size: int) -> int:
         if size > _MOST_KEPT:

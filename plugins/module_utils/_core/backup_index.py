@@ -47,17 +47,21 @@ class BackupIndex:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where an instance type's data lies below ``backup/``: suffixes to its main part and to each snapshot."""
+    """Where an instance type's data lies below ``backup/``: suffixes to its main part and to each snapshot.
+
+    ``files`` is the part that must be there below each in the plain format, even if it is empty.
+    """
 
     main: str
     snapshots: str
     plain: tuple[str, ...]
     optimized: tuple[str, ...]
+    files: str = ""
 
 
 # internal/server/storage/drivers: generic_vfs.go and utils.go for plain, driver_zfs/btrfs_volumes.go for optimized.
 _LAYOUTS = {
-    "container": _Layout("container", "snapshots", ("",), (".bin",)),
+    "container": _Layout("container", "snapshots", ("",), (".bin",), "/rootfs"),
     "virtual-machine": _Layout("virtual-machine", "virtual-machine-snapshots", ("", ".img"), ("-config.bin", ".bin")),
 }
 
@@ -128,8 +132,10 @@ def _compare_parts(index: BackupIndex, parts: Mapping[str, Part], layout: _Layou
             part = parts.get(stem + suffix)
             if part is None:
                 problems.append(f"the archive lacks {stem + suffix}")
-            elif not part.data_bytes:
+            elif not part.data_bytes + _data_below(parts, stem + layout.files):
                 problems.append(f"{stem + suffix} is in the archive, but holds no data")
+        if stem in parts and layout.files and not index.optimized and stem + layout.files not in parts:
+            problems.append(f"the archive lacks {stem + layout.files}")
         problems += [
             f"the archive has {stem + suffix}, but its index says optimized {_yes_no(index.optimized)}"
             for suffix in unwanted
@@ -143,9 +149,16 @@ def _compare_parts(index: BackupIndex, parts: Mapping[str, Part], layout: _Layou
     problems += [
         f"the archive has {name}, which its index does not name"
         for name in sorted(parts)
-        if name.startswith(f"backup/{layout.snapshots}/") and name not in known and not name.startswith(subvolumes)
+        if name.startswith(f"backup/{layout.snapshots}/")
+        and name.count("/") == 2
+        and name not in known
+        and not name.startswith(subvolumes)
     ]
     return problems
+
+
+def _data_below(parts: Mapping[str, Part], name: str) -> int:
+    return parts[name].data_bytes if name in parts else 0
 
 
 def _top_level(data: bytes) -> tuple[dict[str, str], list[str]]:

@@ -71,7 +71,7 @@ class BackupError(Exception):
 
     def sentence(self) -> str:
         """One line for people: message, what was tried on what, the answer and the hint."""
-        parts = [self.message.rstrip(".") + "."]
+        parts = [_ended(self.message)]
         tried = " ".join(
             part
             for part in (
@@ -84,10 +84,14 @@ class BackupError(Exception):
         if tried:
             parts.append(f"Tried: {tried}.")
         if self.server_said and self.server_said not in self.message:
-            parts.append(f"The server said: {self.server_said.rstrip('.')}.")
+            parts.append(_ended(f"The server said: {self.server_said}"))
         if self.hint:
-            parts.append(self.hint.rstrip(".") + ".")
+            parts.append(_ended(self.hint))
         return " ".join(parts)
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else text + "."
 
 
 class UsageError(BackupError):

@@ -93,7 +93,7 @@ def judge_placement(
 def incus_directory_of(socket: str, incus_dir: str | None) -> str:
     """Where the daemon behind a socket keeps its data: ``INCUS_DIR``, the socket's directory, or the default.
 
-    Packages of Fedora and Enterprise Linux put the socket into ``/run/incus`` (facts: internal/server/sys/fs.go).
+    Packages of Fedora and Enterprise Linux put the socket into ``/run/incus`` (incus: client/connection.go).
     """
     if incus_dir:
         return os.path.realpath(incus_dir)

@@ -273,6 +273,7 @@ class Transport:
         json: Any,
         read_timeout: float | None,
         stream: bool = False,
+        is_second_try: bool = False,
     ) -> requests.Response:
         encoded = header_values(headers or {})
         timeout = read_timeout or self.endpoint.stall_timeout
@@ -291,6 +292,20 @@ class Transport:
         except (requests.RequestException, OSError) as error:
             if stream and isinstance(error, requests.exceptions.ReadTimeout):
                 raise failures.stalled(self.server, timeout, "before the first byte") from error
+            if method == "GET" and not is_second_try and _was_hung_up(error):
+                # A kept connection may have been closed by a daemon that restarted; asking twice changes nothing.
+                self.close()
+                return self._send(
+                    method,
+                    path,
+                    params,
+                    headers,
+                    sent,
+                    json=json,
+                    read_timeout=read_timeout,
+                    stream=stream,
+                    is_second_try=True,
+                )
             raise failures.no_answer(error, self.server, sent) from error
         return response
 
@@ -333,3 +348,8 @@ def _decode(body: bytes) -> Any:
         return json.loads(body)
     except ValueError:
         return None
+
+
+def _was_hung_up(error: Exception) -> bool:
+    """Whether the connection was lost after the request was sent, rather than never made or silent for too long."""
+    return bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ProtocolError)

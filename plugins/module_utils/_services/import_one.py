@@ -84,7 +84,7 @@ def import_instance(client: IncusClient, step: ImportStep, context: ImportContex
 
 
 def _prove(step: ImportStep, context: ImportContext) -> None:
-    """Read the archive to its end and compare it with its record: Incus takes a cut one for whole (facts, 0.1)."""
+    """Read the archive to its end and compare it with its record: Incus takes a cut one for whole."""
     artifact = step.artifact
 
     def tell(plain: int, _stored: int) -> None:
@@ -157,7 +157,7 @@ def _new_identity(artifact: Artifact) -> dict[str, str]:
 
 
 def _mend(client: IncusClient, step: ImportStep, context: ImportContext) -> None:
-    """Put back what Incus loses (facts, 0.3 and 0.4), and take our marker off as the last step.
+    """Put back what Incus loses, and take our marker off as the last step.
 
     The last, empty change makes Incus write ``backup.yaml`` anew from its database, with the snapshots and without the
     marker.

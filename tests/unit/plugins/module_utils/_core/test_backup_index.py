@@ -70,7 +70,13 @@ def index(**changed: object) -> BackupIndex:
     return BackupIndex(**{**values, **changed})  # type: ignore[arg-type]
 
 
-PARTS = {"backup/index.yaml": Part(1, 9), "backup/snapshots/daily": FULL, "backup/container": FULL}
+PARTS = {
+    "backup/index.yaml": Part(1, 9),
+    "backup/snapshots/daily": FULL,
+    "backup/snapshots/daily/rootfs": FULL,
+    "backup/container": FULL,
+    "backup/container/rootfs": FULL,
+}
 
 
 def test_indented_index_is_read() -> None:
@@ -141,15 +147,27 @@ def test_snapshot_of_the_index_that_is_not_in_the_archive_is_a_problem() -> None
 
 
 def test_longer_name_of_another_snapshot_does_not_stand_in() -> None:
-    parts = {**PARTS, "backup/snapshots/daily-2": FULL}
+    parts = {**PARTS, "backup/snapshots/daily-2": FULL, "backup/snapshots/daily-2/rootfs": FULL}
     found = check_backup_index(
         index(snapshots=("daily-2", "daily")), parts, name="web", instance_type="container", snapshots=["daily"]
     )
     assert found == ["the index has snapshot 'daily-2', which was not expected"]
 
 
+@pytest.mark.parametrize("missing", ["backup/container/rootfs", "backup/snapshots/daily/rootfs"])
+def test_container_without_its_files_is_a_problem_although_its_configuration_is_there(missing: str) -> None:
+    parts = {name: part for name, part in PARTS.items() if name != missing}
+    found = check_backup_index(index(), parts, name="web", instance_type="container", snapshots=["daily"])
+    assert found == [f"the archive lacks {missing}"]
+
+
+def test_container_whose_files_are_all_empty_is_whole() -> None:
+    parts = {**PARTS, "backup/container/rootfs": Part(1, 0)}
+    assert check_backup_index(index(), parts, name="web", instance_type="container", snapshots=["daily"]) == []
+
+
 def test_part_without_data_is_a_problem() -> None:
-    parts = {**PARTS, "backup/container": Part(1, 0)}
+    parts = {**PARTS, "backup/container": Part(1, 0), "backup/container/rootfs": Part(1, 0)}
     found = check_backup_index(index(), parts, name="web", instance_type="container", snapshots=["daily"])
     assert found == ["backup/container is in the archive, but holds no data"]
 

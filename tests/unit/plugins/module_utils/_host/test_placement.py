@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,11 @@ def test_what_dies_with_the_server_is_known(
 )
 def test_a_network_file_system_is_off_host(kind: str) -> None:
     assert judge("/backup/store", Mount("/backup", "0:70", kind, "files:/backup")) == AWAY
+
+
+def test_a_share_that_incus_lies_on_too_is_off_host_all_the_same() -> None:
+    share = Mount(INCUS, "0:70", "nfs4", "files:/share")
+    assert judge("/backup/store", share, replace(share, point="/backup")) == AWAY
 
 
 def test_an_unknown_fuse_file_system_is_not_believed_to_be_off_host() -> None:

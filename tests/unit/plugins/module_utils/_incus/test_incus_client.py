@@ -121,7 +121,7 @@ def test_an_error_carries_its_kind_the_words_of_the_server_and_its_name(
     with pytest.raises(kind) as caught:
         client.get("instances/{}", "w")
     error = caught.value
-    assert type(error) is kind
+    assert error.__class__ is kind
     assert error.server_said == "No such thing"
     assert error.server == client.server
     assert getattr(error, "status", status) == status
@@ -280,10 +280,10 @@ def test_threads_share_facts_and_count_but_no_connection(fake: FakeIncus, connec
     client = connect(fake)
 
     def work(own: object) -> None:
-        for _ in range(10):
+        for _unused in range(10):
             own.get("instances")  # type: ignore[attr-defined]
 
-    threads = [threading.Thread(target=work, args=(client.clone_for_thread(),)) for _ in range(4)]
+    threads = [threading.Thread(target=work, args=(client.clone_for_thread(),)) for _unused in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

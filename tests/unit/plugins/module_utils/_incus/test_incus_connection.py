@@ -127,7 +127,7 @@ def test_a_key_with_a_passphrase_is_refused_rather_than_asked_for(tmp_path: Path
             serialization.BestAvailableEncryption(b"secret"),
         )
     )
-    with pytest.raises(UsageError, match="passphrase"):
+    with pytest.raises(UsageError, match="an unattended run cannot type"):
         prepare_credentials(
             Connection(url="https://h:1", client_cert=str(client_pair[0]), client_key=str(key)), tmp_path
         )

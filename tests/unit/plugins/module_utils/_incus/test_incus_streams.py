@@ -58,12 +58,12 @@ def decode(decoder: ChunkedDecoder, data: bytes, cuts: list[int]) -> bytes:
 
 def test_chunks_are_joined_wherever_the_blocks_are_cut() -> None:
     chance = random.Random(7)
-    for _ in range(300):
-        sizes = [chance.choice([1, 2, 15, 16, 17, 255, 4096]) for _ in range(chance.randint(0, 12))]
+    for _unused in range(300):
+        sizes = [chance.choice([1, 2, 15, 16, 17, 255, 4096]) for _unused in range(chance.randint(0, 12))]
         payload = chance.randbytes(sum(sizes)).replace(b"a", b"\r\n")[: sum(sizes)]
         payload = payload.ljust(sum(sizes), b"\r")
         data = chunked(payload, sizes)
-        cuts = [chance.randrange(len(data)) for _ in range(chance.randint(0, 20))]
+        cuts = [chance.randrange(len(data)) for _unused in range(chance.randint(0, 20))]
         decoder = ChunkedDecoder()
         assert decode(decoder, data, cuts) == payload
         assert decoder.finished
@@ -229,7 +229,7 @@ def test_silence_before_the_first_byte_is_a_stall(any_fake: FakeIncus, connect: 
 def test_a_slow_stream_is_no_stall(fake: FakeIncus, connect: Connect) -> None:
     def act(exchange: Exchange) -> None:
         exchange.head(200, Transfer_Encoding="chunked")
-        for _ in range(6):
+        for _unused in range(6):
             threading.Event().wait(0.15)
             exchange.chunk(b"x")
         exchange.chunk(b"")
@@ -301,7 +301,7 @@ def receiving(exchange: Exchange) -> None:
 
 
 def blocks(count: int, size: int = 65536) -> Iterator[bytes]:
-    for _ in range(count):
+    for _unused in range(count):
         yield b"x" * size
 
 
@@ -418,7 +418,7 @@ def test_a_server_that_takes_nothing_any_more_is_a_stall(any_fake: FakeIncus, co
 
 def test_a_server_that_reads_slowly_is_no_stall(fake: FakeIncus, connect: Connect) -> None:
     def act(exchange: Exchange) -> None:
-        left = 2 * MIB
+        left = 4 * MIB
         while left:
             left -= len(exchange.receive(min(left, 256 * 1024)))
             threading.Event().wait(0.05)
@@ -426,7 +426,7 @@ def test_a_server_that_reads_slowly_is_no_stall(fake: FakeIncus, connect: Connec
         exchange.json(202, {"type": "async", "metadata": {"id": "op1"}})
 
     fake.on("POST", "/1.0/instances", act)
-    big = b"x" * (2 * MIB)  # one block that takes longer than the time-out as a whole
+    big = b"x" * (4 * MIB)  # one block that takes longer than the time-out as a whole
     assert connect(fake).upload("instances", body=[big], length=len(big), timeout=0.5).id == "op1"
 
 
@@ -460,7 +460,7 @@ def test_a_big_download_takes_no_memory(fake: FakeIncus, connect: Connect, frami
             exchange.head(200, Content_Length=str(SIZE))
         else:
             exchange.head(200, Transfer_Encoding="chunked")
-        for _ in range(SIZE // MIB):
+        for _unused in range(SIZE // MIB):
             exchange.send(block) if framing == "counted" else exchange.chunk(block)
         if framing == "chunked":
             exchange.chunk(b"")

@@ -97,7 +97,9 @@ def test_a_driver_without_a_format_of_its_own_is_never_passed_over_in_silence(dr
     assert refused.hint == "Leave optimized_storage off for it, or set optimized_fallback=true"
     fallen = step(FALLBACK, around(driver))
     assert (fallen.action, fallen.optimized) == ("export", False)
-    assert fallen.warnings == (f"the driver {driver} of pool default has no optimized format: exported in the plain format",)
+    assert fallen.warnings == (
+        f"the driver {driver} of pool default has no optimized format: exported in the plain format",
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,13 +184,13 @@ def test_options_that_change_nothing_in_the_file_do_not_change_the_digest(change
         pytest.param(
             [taken(), an_artifact("db", uuid="uuid-of-another", options_digest=PLAIN.digest())], False, id="other uuid"
         ),
-        pytest.param(
-            [taken(), an_artifact("db", kind="volume", options_digest=PLAIN.digest())], False, id="a volume"
-        ),
+        pytest.param([taken(), an_artifact("db", kind="volume", options_digest=PLAIN.digest())], False, id="a volume"),
         pytest.param([], False, id="nothing"),
     ],
 )
-def test_a_young_set_is_enough_only_when_it_holds_all_that_is_selected(artifacts: list[Artifact], covered: bool) -> None:
+def test_a_young_set_is_enough_only_when_it_holds_all_that_is_selected(
+    artifacts: list[Artifact], covered: bool
+) -> None:
     assert covers(artifacts, [an_instance("web"), an_instance("db")], PLAIN) is covered
 
 

@@ -42,9 +42,7 @@ READY = Target(
 )
 
 
-def plan(
-    artifact: Artifact, target: Target = READY, **options: Any
-) -> tuple[list[ImportStep], list[Problem]]:
+def plan(artifact: Artifact, target: Target = READY, **options: Any) -> tuple[list[ImportStep], list[Problem]]:
     return plan_import([artifact], SET, ImportOptions(**options), target)
 
 
@@ -248,7 +246,9 @@ def test_a_half_restored_instance_is_not_one_to_be_left_alone() -> None:
 
 
 @pytest.mark.parametrize("conflict", ["fail", "skip"])
-@pytest.mark.parametrize(("uuid", "identity"), [("uuid-of-web", "keep"), ("made-up", "regenerate"), (None, "regenerate")])
+@pytest.mark.parametrize(
+    ("uuid", "identity"), [("uuid-of-web", "keep"), ("made-up", "regenerate"), (None, "regenerate")]
+)
 def test_an_interrupted_restore_from_the_same_set_is_finished(conflict: str, uuid: str | None, identity: str) -> None:
     config = {MARKER: SET, **({"volatile.uuid": uuid} if uuid else {})}
     step = only_step(an_artifact("web"), with_instances(an_instance("web", config=config)), conflict=conflict)
@@ -296,9 +296,7 @@ def test_a_mac_address_that_is_written_into_a_device_counts_too() -> None:
         ("keep", (), "keep", "selected"),
     ],
 )
-def test_the_identity_is_kept_or_made_anew(
-    identity: str, instances: tuple[Any, ...], result: str, reason: str
-) -> None:
+def test_the_identity_is_kept_or_made_anew(identity: str, instances: tuple[Any, ...], result: str, reason: str) -> None:
     step = only_step(an_artifact("web"), with_instances(*instances), identity=identity)
     assert step.told()["identity"] == result
     assert step.reason.startswith(reason)

@@ -54,7 +54,9 @@ class Runner:
         self.stop = Stop()
         self.connection = Connection()
 
-    def __call__(self, names: str, work: Callable[[Any, Item], Any], *, parallel: int = 1, **options: Any) -> Outcome[Any]:
+    def __call__(
+        self, names: str, work: Callable[[Any, Item], Any], *, parallel: int = 1, **options: Any
+    ) -> Outcome[Any]:
         steps = [Item(name) for name in names.split()]
         progress = Progress(self.state, "site1", {"total": len(steps)})
         client: Any = self.connection
@@ -79,7 +81,9 @@ def test_nothing_to_do_is_fine(run: Runner) -> None:
 def test_one_that_fails_does_not_stop_the_others(run: Runner, parallel: int) -> None:
     def work(_client: Any, step: Item) -> str:
         if step.name == "bad":
-            raise StreamBroken("it ended early", operation="export instance", server="host1", server_said="EOF", hint="x")
+            raise StreamBroken(
+                "it ended early", operation="export instance", server="host1", server_said="EOF", hint="x"
+            )
         return step.name
 
     outcome = run("a bad b c", work, parallel=parallel)
