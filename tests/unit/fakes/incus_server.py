@@ -312,11 +312,11 @@ class FakeIncus:
             if not piece:
                 raise HungUp
             rest += piece
-        head, _, rest = rest.partition(b"\r\n\r\n")
+        head, _unused, rest = rest.partition(b"\r\n\r\n")
         lines = head.decode("utf-8").split("\r\n")
         method, target, _version = lines[0].split(" ")
-        path, _, query = target.partition("?")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+        path, _unused, query = target.partition("?")
+        headers = {name.lower(): value for name, _unused, value in (line.partition(": ") for line in lines[1:])}
         unknown = set(headers) - KNOWN_HEADERS
         if unknown:
             self.complaints.append(f"{method} {path}: unknown headers {sorted(unknown)}")

@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +33,17 @@ class Runner:
         self.home = home
         self.store = home / "store"
         self.url: str | None = None
+        self.defaults: dict[str, Any] = {}
+        self.first_on_path: list[str] = []
 
     def start(self, module: str, *, check: bool = False, env: dict[str, str] | None = None, **options: Any) -> Any:
         """The module's process, with its options given."""
-        arguments: dict[str, Any] = {"store": str(self.store), "site": "site1", **options}
+        arguments: dict[str, Any] = {"store": str(self.store), "site": "site1", **self.defaults, **options}
         if self.url is not None:
             arguments.setdefault("url", self.url)
         arguments |= {"_ansible_check_mode": check, "_ansible_remote_tmp": str(self.home), "_ansible_tmpdir": None}
         command = [sys.executable, "-m", f"{MODULES}.{module}"]
-        path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+        path = os.pathsep.join([*self.first_on_path, str(ROOT), *filter(None, sys.path)])
         child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -70,6 +74,11 @@ class Runner:
         return {str(path.relative_to(self.store)): None if path.is_dir() else path.read_bytes() for path in paths}
 
 
+def warned(answer: dict[str, Any], words: str) -> list[str]:
+    """The warnings that say so; how a warning is wrapped differs between releases of ansible-core."""
+    return [text for text in map(json.dumps, answer.get("warnings", [])) if words in text]
+
+
 def an_archive(name: str, *, driver: str = "btrfs", snapshots: tuple[str, ...] = (), size: int = 3000) -> bytes:
     """What Incus makes of a container: an index, and a part for it and for each snapshot."""
     listed = "".join(f"\n  - {snapshot}" for snapshot in snapshots) or " []"
@@ -77,8 +86,9 @@ def an_archive(name: str, *, driver: str = "btrfs", snapshots: tuple[str, ...] =
         f"name: {name}\nbackend: {driver}\npool: default\nsnapshots:{listed}\noptimized: false\n"
         "optimized_header: false\ntype: container\n"
     )
-    files = {"backup/index.yaml": index.encode(), "backup/container/rootfs/etc/hostname": b"x" * size}
-    files |= {f"backup/snapshots/{snapshot}/rootfs/etc/hostname": b"y" for snapshot in snapshots}
+    files = {"backup/index.yaml": index.encode()}
+    for place in (*(f"backup/snapshots/{snapshot}" for snapshot in snapshots), "backup/container"):
+        files |= {f"{place}/backup.yaml": b"container: {}\n", f"{place}/rootfs/etc/hostname": b"x" * size}
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         for path, data in files.items():
@@ -86,6 +96,13 @@ def an_archive(name: str, *, driver: str = "btrfs", snapshots: tuple[str, ...] =
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     return content.getvalue()
+
+
+def without_end(content: bytes) -> bytes:
+    """The archive up to the end of its last member, without the marker: a cut that many tools take for an end."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        last = archive.getmembers()[-1]
+    return content[: last.offset_data + (last.size + 511) // 512 * 512]
 
 
 def streamed(content: bytes, *, whole: bool = True) -> Act:
@@ -102,6 +119,34 @@ def streamed(content: bytes, *, whole: bool = True) -> Act:
             exchange.connection.close()
 
     return act
+
+
+def endless(name: str) -> Act:
+    """A direct export of an instance so large that it trickles until the client goes away."""
+    content = an_archive(name)
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        data = archive.getmembers()[-1]
+    large = tarfile.TarInfo(data.name)
+    large.size = 1 << 40
+    beginning = content[: data.offset] + large.tobuf(tarfile.GNU_FORMAT)
+
+    def act(exchange: Exchange) -> None:
+        exchange.read_body()
+        exchange.head(200, Content_Type="application/octet-stream", Transfer_Encoding="chunked")
+        exchange.chunk(beginning)
+        while True:
+            exchange.chunk(b"x" * 512)
+            time.sleep(0.01)
+
+    return act
+
+
+def wait_for(happened: Callable[[], object]) -> None:
+    """Wait until something is there, at most a minute."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline, "what was waited for did not happen"
+        time.sleep(0.02)
 
 
 class Server:

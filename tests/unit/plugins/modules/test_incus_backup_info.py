@@ -24,7 +24,9 @@ def store(run: Runner) -> DirectoryStore:
     return DirectoryStore.attach(str(run.store), create=True)
 
 
-def published(store: DirectoryStore, *names: str, failed: str = "", directory: str = "site1", run_id: str = "run-1") -> str:
+def published(
+    store: DirectoryStore, *names: str, failed: str = "", directory: str = "site1", run_id: str = "run-1"
+) -> str:
     """A published set with artifacts of these names."""
     with a_set(store, directory, run_id=run_id) as writer:
         for name in names:
@@ -48,7 +50,9 @@ def test_sets_and_recovery_points_are_told(run: Runner, store: DirectoryStore) -
     assert not answer["changed"]
     (found,) = answer["sets"]
     assert found == answer["newest"]
-    assert {key: found[key] for key in ("set", "set_path", "site", "member", "kind", "result", "run_id", "artifacts")} == {
+    assert {
+        key: found[key] for key in ("set", "set_path", "site", "member", "kind", "result", "run_id", "artifacts")
+    } == {
         "set": name,
         "set_path": f"site1/{name}",
         "site": "site1",

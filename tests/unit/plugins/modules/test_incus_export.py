@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import pytest
 
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.directory import DirectoryStore
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.lease import LEASE
-from ansible_collections.incus_fleet.backup.tests.unit.fakes.incus_server import Exchange, refusal, sync
+from ansible_collections.incus_fleet.backup.tests.unit.fakes.incus_server import refusal, sync
 from ansible_collections.incus_fleet.backup.tests.unit.plugins.module_utils._services.builders import (
     described,
     snapshot,
 )
 from ansible_collections.incus_fleet.backup.tests.unit.plugins.module_utils._store.builders import (
+    SERVER,
     a_set,
     an_artifact,
     put,
@@ -30,7 +31,11 @@ from ansible_collections.incus_fleet.backup.tests.unit.plugins.modules.running i
     Runner,
     Server,
     an_archive,
+    endless,
     streamed,
+    wait_for,
+    warned,
+    without_end,
 )
 
 EXPORT = "incus_export"
@@ -113,16 +118,11 @@ def test_one_bad_instance_does_not_hide_the_good_ones(store: Runner, server: Ser
     assert [one["name"] for one in told["failures"]] == ["bad"]
 
 
-def cut_at_a_member(content: bytes) -> bytes:
-    """The archive without its end marker, which looks whole to many tools."""
-    return content.rstrip(b"\0")[:-1].rsplit(b"\0" * 512, 1)[0] if False else content[: 512 * 2]
-
-
 @pytest.mark.parametrize(
     ("content", "whole", "error"),
     [
         pytest.param(an_archive("web"), False, "StreamBroken", id="the daemon died"),
-        pytest.param(cut_at_a_member(an_archive("web")), True, "ArchiveInvalid", id="a clean end, but no end marker"),
+        pytest.param(without_end(an_archive("web")), True, "ArchiveInvalid", id="a clean end, but no end marker"),
         pytest.param(an_archive("web-prod"), True, "ArchiveInvalid", id="another instance's archive"),
         pytest.param(an_archive("web", snapshots=("x",)), True, "ArchiveInvalid", id="a snapshot that never was"),
         pytest.param(b"not an archive" * 100, True, "ArchiveInvalid", id="no archive at all"),
@@ -227,66 +227,149 @@ def test_a_set_with_failures_is_never_young_enough(store: Runner, server: Server
     assert (answer["changed"], answer["result"]) == (True, "complete")
 
 
-def dead_set(run: Runner, *names: str, **changes: Any) -> str:
-    """What a run left that died: artifacts with records, in a set that is not published."""
-    store = DirectoryStore.attach(str(run.store), create=False)
-    with a_set(store, server=SERVER, run_id="run-dead", off_host=False, same_device=True) as writer:
-        for name in names:
-            put(writer, an_artifact(name, **changes))
-        return writer.head.name
-
-
-def test_a_dead_runs_set_is_gone_on_with(store: Runner, server: Server) -> None:
-    server.instances([described("web"), described("db")])
-    server.exports("web", refusal(500, "the daemon is restarting"))
-    server.exports("db")
-    # The lease of a run that was killed is not in the way of the next one.
-    child = hang(store, server)
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
-    (left,) = incomplete(store)
-    assert [path.name for path in left.rglob("*.tar")] == ["db.tar"]
-    server.exports("web")
-    answer = store(EXPORT)
-    assert [(one["name"], one["action"]) for one in answer["plan"]] == [("db", "reuse"), ("web", "export")]
-    assert (answer["result"], answer["succeeded"]) == ("complete", 2)
-    assert answer["set"] == left.name.removesuffix(".incomplete")
-    assert answer["resumed_from"] == ["run-killed"]
-    assert server.changes.count(("POST", "/1.0/instances/db/backups")) == 1
-    assert incomplete(store) == []
-
-
-def hang(store: Runner, server: Server) -> Any:
-    """An export whose second archive never ends, once the first is recorded."""
-    server.exports("web", endless)
-    child = store.start(EXPORT, parallel=1, run_id="run-killed", stall_timeout=60)
-    wait_for(lambda: list(store.store.glob("*/*/instances/default/db.tar.json")) and server.fake.seen(*WEB))
-    return child
-
-
+DB_RECORD = "site1/*.incomplete/instances/default/db.tar.json"
 WEB = ("POST", "/1.0/instances/web/backups")
 
 
-def endless(exchange: Exchange) -> None:
-    """An archive that begins well and then trickles until the client goes away."""
-    exchange.read_body()
-    exchange.head(200, Content_Type="application/octet-stream", Transfer_Encoding="chunked")
-    exchange.chunk(an_archive("web", size=10_000_000)[:8192])
-    while True:
-        exchange.chunk(b"x" * 512)
-
-
-def test_a_stop_leaves_what_is_finished_and_says_so(store: Runner, server: Server) -> None:
+def at_work(store: Runner, server: Server) -> Any:
+    """An export in the middle of one archive, the other one being recorded."""
     server.instances([described("web"), described("db")])
     server.exports("db")
-    child = hang(store, server)
-    child.send_signal(signal.SIGTERM)
-    told, _errors = child.communicate(timeout=60)
+    server.exports("web", endless("web"))
+    child = store.start(EXPORT, run_id="run-ended")
+    wait_for(lambda: child.poll() is not None or (list(store.store.glob(DB_RECORD)) and server.fake.seen(*WEB)))
+    assert child.poll() is None, child.stdout.read()
+    return child
+
+
+def test_a_run_that_was_killed_is_gone_on_with(store: Runner, server: Server) -> None:
+    with at_work(store, server) as child:
+        child.kill()
+    (left,) = incomplete(store)
+    server.exports("web")
+    answer = store(EXPORT)
+    assert [(one["name"], one["action"]) for one in answer["plan"]] == [("db", "reuse"), ("web", "export")]
+    assert (answer["result"], answer["succeeded"], answer["resumed_from"]) == ("complete", 2, ["run-ended"])
+    assert answer["set"] == left.name.removesuffix(".incomplete")
+    assert len(server.fake.seen("POST", "/1.0/instances/db/backups")) == 1
+    assert incomplete(store) == []
+    assert not [name for name in store.contents() if name.endswith(".part")]
+
+
+def test_a_run_that_is_told_to_stop_keeps_what_is_finished_and_gives_its_lease_back(
+    store: Runner, server: Server
+) -> None:
+    with at_work(store, server) as child:
+        child.terminate()
+        child.stdin = None
+        told, _errors = child.communicate(timeout=60)
     answer = json.loads(told)
     assert (answer["failed"], answer["error"]) == (True, "Interrupted")
     assert "received SIGTERM" in answer["msg"]
-    assert "Run again" in answer["msg"]
+    assert "Run again" in answer["hint"]
     (left,) = incomplete(store)
     assert sorted(path.name for path in left.rglob("*.tar*")) == ["db.tar", "db.tar.json"]
     assert not (store.store / "site1" / LEASE).exists()
     assert not list((store.home / "state").rglob("*.json*"))
+
+
+def test_a_second_run_at_the_same_time_is_refused(store: Runner, server: Server) -> None:
+    with at_work(store, server) as child:
+        answer = store(EXPORT)
+        child.kill()
+    assert (answer["failed"], answer["error"]) == (True, "LeaseHeld")
+    assert "run run-ended is at work in site1" in answer["msg"]
+
+
+def test_other_options_take_what_a_dead_run_left_anew_and_keep_one_artifact_of_each(
+    store: Runner, server: Server
+) -> None:
+    server.instances([described("web")])
+    server.exports("web")
+    # As the dead run wrote it: with zstd, so under another name.
+    with a_set(DirectoryStore.attach(str(store.store), create=False), off_host=False, same_device=True) as writer:
+        put(writer, an_artifact("web"))
+    answer = store(EXPORT)
+    assert (answer["set"], answer["resumed_from"]) == (writer.head.name, ["run-1"])
+    assert [one["path"] for one in manifest(store, answer)["artifacts"]] == ["instances/default/web.tar"]
+    found = [path.name for path in (store.store / answer["set_path"]).rglob("web.*")]
+    assert sorted(found) == ["web.tar", "web.tar.json"]
+
+
+def test_another_server_under_the_same_name_is_refused_until_it_is_adopted(store: Runner, server: Server) -> None:
+    stranger = replace(SERVER, name="host9", certificate_fingerprint="cd" * 32)
+    with a_set(DirectoryStore.attach(str(store.store), create=False), server=stranger) as writer:
+        put(writer, an_artifact("web"))
+        writer.publish()
+    server.instances([described("web")])
+    server.exports("web")
+    before = store.contents()
+    answer = store(EXPORT)
+    assert (answer["failed"], answer["error"], answer["entity"]) == (True, "OwnerMismatch", "site1")
+    assert "belongs to the server 'host9'" in answer["msg"]
+    assert store.contents() == before
+    assert store(EXPORT, adopt=True)["result"] == "complete"
+
+
+def test_what_a_dead_run_left_on_the_server_is_swept_and_nothing_else(store: Runner, server: Server) -> None:
+    left = {"backups": [{"name": name} for name in ("incus-fleet-run-ended", "incus-fleet-elsewhere", "backup0")]}
+    with at_work(store, server) as child:
+        child.kill()
+    server.instances([described("web", **left), described("db")])
+    server.exports("web")
+    server.fake.on("DELETE", "/1.0/instances/web/backups/incus-fleet-run-ended", sync({}))
+    answer = store(EXPORT)
+    assert answer["swept"] == ["default/web/incus-fleet-run-ended"]
+    assert [change for change in server.changes if change[0] == "DELETE"] == [
+        ("DELETE", "/1.0/instances/web/backups/incus-fleet-run-ended")
+    ]
+    (warning,) = warned(answer, "the temporary backup")
+    assert "default/web/incus-fleet-elsewhere belongs to a run that is not of this store" in warning
+
+
+def test_a_member_of_a_cluster_takes_and_sweeps_its_own_part_only(store: Runner, server: Server) -> None:
+    # All members work under one run id: what the neighbour has on the server at this moment must not be swept.
+    busy = [{"name": "incus-fleet-run-7"}]
+    server.instances([described("mine", location="fake"), described("theirs", location="node2", backups=busy)])
+    server.exports("mine")
+    server.fake.on(
+        "GET",
+        "/1.0",
+        sync({**hello(server), "environment": {**hello(server)["environment"], "server_clustered": True}}),
+    )
+    answer = store(EXPORT, run_id="run-7")
+    assert [one["name"] for one in answer["plan"]] == ["mine"]
+    assert answer["swept"] == []
+    assert answer["set_path"].startswith("site1/fake/")
+
+
+def hello(server: Server) -> dict[str, Any]:
+    told: dict[str, Any] = server.fake._hello()
+    return told
+
+
+def test_a_state_directory_that_cannot_be_written_is_a_warning(store: Runner, server: Server) -> None:
+    server.instances([described("web")])
+    server.exports("web")
+    (store.home / "file").write_text("not a directory")
+    answer = store(EXPORT, state_directory=str(store.home / "file"))
+    assert answer["result"] == "complete"
+    assert len(warned(answer, "progress is not shown")) == 1
+
+
+def test_a_store_beside_the_server_is_recorded_and_told(store: Runner, server: Server) -> None:
+    server.instances([described("web")])
+    server.exports("web")
+    answer = store(EXPORT)
+    assert warned(answer, "this backup dies with the server")
+    head = manifest(store, answer)["set"]
+    assert (head["off_host"], head["same_device"]) == (False, True)
+
+
+def test_a_store_within_the_servers_directory_is_refused(run: Runner, server: Server) -> None:
+    run.store = run.home / "incus/backups/store"
+    run.store.parent.mkdir()
+    DirectoryStore.attach(str(run.store), create=True)
+    answer = run(EXPORT, url=server.url)
+    assert (answer["failed"], answer["error"], answer["operation"]) == (True, "StoreError", "check the store's place")
+    assert server.changes == []
