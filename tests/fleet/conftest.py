@@ -108,6 +108,14 @@ def staging(fleet_on: Callable[[str], Fleet]) -> Iterator[Fleet]:
     yield from _clean(fleet_on("f60"))
 
 
+@pytest.fixture
+def mended(hosts: dict[str, Host]) -> Iterator[None]:
+    """The hosts' cables are in again afterwards, whatever happens."""
+    yield
+    for name in hosts:
+        lab("mend", name)
+
+
 def _clean(fleet: Fleet) -> Iterator[Fleet]:
     fleet.host.reset()
     yield fleet

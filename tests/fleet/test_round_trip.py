@@ -92,7 +92,17 @@ def journey(request: pytest.FixtureRequest, fleet_on: Callable[[str], Fleet]) ->
 def told(instance: dict[str, Any]) -> dict[str, Any]:
     """What makes an instance what it is, without what Incus makes up at each start."""
     config = {key: value for key, value in instance["config"].items() if not key.startswith(PASSING)}
-    keys = ("name", "project", "description", "profiles", "devices", "expanded_devices", "type", "ephemeral", "stateful")
+    keys = (
+        "name",
+        "project",
+        "description",
+        "profiles",
+        "devices",
+        "expanded_devices",
+        "type",
+        "ephemeral",
+        "stateful",
+    )
     return {**{key: instance.get(key) for key in keys}, "config": config}
 
 

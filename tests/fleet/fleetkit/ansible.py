@@ -42,7 +42,9 @@ class Result(dict[str, Any]):
     @property
     def words(self) -> list[str]:
         """The warnings, as text, however this ansible-core hands them over."""
-        return [str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in self.get("warnings", [])]
+        return [
+            str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in self.get("warnings", [])
+        ]
 
 
 def task(module: str, *, check: bool = False, environment: Mapping[str, str] | None = None, **options: Any) -> Task:
@@ -66,7 +68,7 @@ class Running:
 
     def wait(self, seconds: float = 120) -> list[Result]:
         """Its results, once it is over."""
-        self.printed, _ = self.process.communicate(timeout=seconds)
+        self.printed, _unused = self.process.communicate(timeout=seconds)
         lines = self.results.read_text("utf-8").splitlines() if self.results.exists() else []
         found = [json.loads(line) for line in lines]
         return [Result(line["outcome"], line["result"]) for line in found]

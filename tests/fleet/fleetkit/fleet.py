@@ -86,7 +86,7 @@ class Fleet:
 
     def until_mid_stream(self, name: str) -> None:
         """Wait until bytes of an instance's artifact arrive in the store."""
-        look = f"find {self.site}/*.incomplete/instances/*/ -name '.{name}.tar*' -o -name '{name}.tar*.part' | grep -q ."
+        look = f"find {self.site}/*.incomplete/instances/*/ -name '{name}.tar*.part' -size +256k | grep -q ."
         until(lambda: self.host.succeeds(f"{look} 2>/dev/null"), f"the export of {name}")
 
     def until_alone(self) -> None:
