@@ -38,8 +38,8 @@ options:
     description:
       - V(open) opens a set, or goes on with one that a run left unfinished within O(resume_within).
       - V(published) writes the manifest of the run's open set and gives the set its final name.
-      - V(suspended) leaves the run's open set as it is, for a run that failed. The next run need not wait for the lease to lapse
-        before it goes on with the set.
+      - V(suspended) leaves the run's open set as it is, for a run that failed. The next run need not wait for the
+        lease to lapse before it goes on with the set.
       - V(aborted) deletes the run's open set with all that is in it. A published set is never touched.
     type: str
     choices:

@@ -50,7 +50,8 @@ class ArchiveIndex:
 
     ``members`` counts entries, ``plain_bytes`` everything up to the last byte of padding.  ``parts`` is keyed by the
     first two components of the members' names (three below the directories of snapshots), and a ``rootfs`` in there is
-    a part of its own.  ``index_yaml`` is the content of ``backup/index.yaml``, None when the checker was not told to require it.
+    a part of its own.  ``index_yaml`` is the content of ``backup/index.yaml``, None when the checker was not
+    told to require it.
     """
 
     members: int

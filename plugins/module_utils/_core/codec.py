@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors import SetInvalid
@@ -39,7 +39,7 @@ def decode(cls: type[T], data: Any, where: str) -> T:
     """
     if not isinstance(data, dict):
         raise SetInvalid(f"{where}: expected an object, found {type(data).__name__}")
-    hints = _hints(cls)
+    hints = _hints(typing.cast(Hashable, cls))
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(typing.cast(Any, cls)):
         if field.name in data:
@@ -50,7 +50,7 @@ def decode(cls: type[T], data: Any, where: str) -> T:
 
 
 @functools.cache  # a lease is read again for every artifact, and resolving the names costs more than all the rest
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 

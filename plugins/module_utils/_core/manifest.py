@@ -48,6 +48,8 @@ class Dependencies:
 class Artifact:
     """One stored file of a set. ``path`` is relative to the set; sizes are bytes, ``seconds`` wall time.
 
+    ``fixed_macs`` names the network devices whose address is configured, so that Incus cannot make a new one.
+
     ``stored_*`` describe the file as it lies in the store, ``plain_*`` the stream before compression and encryption.
     """
 
@@ -80,6 +82,7 @@ class Artifact:
     seconds: float
     options_digest: str
     warnings: tuple[str, ...] = ()
+    fixed_macs: tuple[str, ...] = ()
     base: str | None = None
     chain: tuple[str, ...] = ()
     restore_seconds: float | None = None

@@ -183,10 +183,6 @@ class IncusClient:
         seconds = self.connection.operation_timeout if timeout is None else timeout
         return operations.wait(self._transport, operation, timeout=seconds, on_progress=on_progress)
 
-    def cancel(self, operation: Operation) -> str | None:
-        """See ``operations.cancel``."""
-        return operations.cancel(self._transport, operation)
-
     def stream_out(
         self,
         method: str,

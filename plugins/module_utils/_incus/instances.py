@@ -127,6 +127,12 @@ class Instance:
         return found
 
     @property
+    def fixed_macs(self) -> tuple[str, ...]:
+        """The network devices whose hardware address somebody wrote into their configuration."""
+        devices = self.expanded_devices.items()
+        return tuple(name for name, device in devices if device.get("type") == "nic" and device.get("hwaddr"))
+
+    @property
     def root_pool(self) -> str | None:
         """The storage pool of its root disk."""
         for device in self.expanded_devices.values():

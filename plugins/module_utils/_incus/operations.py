@@ -66,7 +66,7 @@ def wait(
     """Wait for success and return the operation's last state (with ``resources`` and ``metadata``).
 
     ``timeout`` is in seconds, on a clock that nobody sets; ``on_progress`` gets the state every two seconds or so, and
-    what it raises comes through (the operation then goes on; see ``cancel``).
+    what it raises comes through, after the operation was cancelled.
     Raises OperationFailed with the server's words, also where the operation vanished; OperationTimeout after it was
     cancelled; ServerUnreachable where the daemon went away.
     """
@@ -87,7 +87,11 @@ def wait(
                 server_said=str(state.get("err") or state.get("status") or "") or None,
             )
         if on_progress:
-            on_progress(state)
+            try:
+                on_progress(state)
+            except BaseException:
+                cancel(transport, operation)
+                raise
         if time.monotonic() - asked < _PAUSE:
             # A server that does not really wait must not be asked without a pause.
             time.sleep(min(_PAUSE, max(0.0, deadline - time.monotonic())))

@@ -25,7 +25,7 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._store.catalogu
     published_sets,
     read_set,
 )
-from ansible_collections.incus_fleet.backup.plugins.module_utils._store.lease import live_lease
+from ansible_collections.incus_fleet.backup.plugins.module_utils._store.lease import ensure_free, live_lease
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.sets import (
     drop_dead_sets,
     incomplete_sets,
@@ -46,6 +46,7 @@ def open_backup_set(client: IncusClient, options: SiteOptions) -> Answer:
     placement = site.place(client, own_pools(client, site.server))
     warnings = placement_warnings(placement)
     if options.check_mode:
+        ensure_free(site.store, site.directory, site.run_id)
         return _answer(site, changed=True, set_name=None, state="would be opened"), warnings
     with site.lease() as lease:
         before = lease.replaced.set if lease.replaced and lease.replaced.run_id == site.run_id else None

@@ -138,7 +138,7 @@ def run_export(client: IncusClient, run: Run) -> ExportResult:
         result.reason = f"the complete set {young.name} is younger than max_age and holds all that is selected"
         return result
     if run.where.check_mode:
-        result.steps = plan_export(selected, run.options, around)
+        result.steps = plan_export(selected, run.options, around, site.finished(placement))
         result.changed = any(step.action == EXPORT for step in result.steps)
         result.failures = [_refusal(step) for step in result.steps if step.action == REFUSE]
         return result

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -54,8 +54,8 @@ TEMPORARY_LIFETIME = timedelta(hours=24)
 class ExportContext:
     """What all exports of a run share; ``threads`` are one export's.
 
-    ``streams`` lets as many stream at a time as were asked for. An export leaves it when its bytes are there: while it
-    syncs, asks the server again and writes its record, the next one's bytes flow already.
+    ``streams`` lets as many stream at a time as were asked for. An export leaves it with its last byte: while the
+    compressor ends, the file is synced, the server asked again and the record written, the next one's bytes flow.
     """
 
     options: ExportOptions
@@ -74,20 +74,21 @@ def export_instance(client: IncusClient, writer: SetWriter, step: ExportStep, co
     """
     try:
         with writer.artifact(step.path) as sink:
-            with context.streams:
+            with ExitStack() as turn:
+                turn.enter_context(context.streams)
                 context.stop.check()
                 started, taken_at = time.monotonic(), format_moment(now())
-                with _source(client, writer.head.run_id, step, context) as stream:
-                    facts = store_stream(
-                        _watched(stream, context.stop),
-                        sink,
-                        compression=context.options.compression,
-                        threads=context.threads,
-                        nice=context.options.nice,
-                        throttle=context.throttle,
-                        checker=TarChecker(),
-                        on_progress=lambda plain, _stored: context.on_progress(step.entity, plain),
-                    )
+                stream = turn.enter_context(_source(client, writer.head.run_id, step, context))
+                facts = store_stream(
+                    _watched(stream, context.stop, turn.close),
+                    sink,
+                    compression=context.options.compression,
+                    threads=context.threads,
+                    nice=context.options.nice,
+                    throttle=context.throttle,
+                    checker=TarChecker(),
+                    on_progress=lambda plain, _stored: context.on_progress(step.entity, plain),
+                )
             after = _instance_now(client, step.instance)
             index = _checked_index(step, facts, after, instance_only=context.options.instance_only)
         seconds = time.monotonic() - started
@@ -131,10 +132,11 @@ def _delete_temporary(client: IncusClient, instance: Instance, name: str, warn: 
         warn(f"the temporary backup {instance.project}/{instance.name}/{name} was not deleted: {error.sentence()}")
 
 
-def _watched(stream: ByteStream, stop: Stop) -> Iterator[bytes | memoryview]:
+def _watched(stream: ByteStream, stop: Stop, at_end: Callable[[], None]) -> Iterator[bytes | memoryview]:
     for chunk in stream:
         stop.check()
         yield chunk
+    at_end()
 
 
 def _instance_now(client: IncusClient, instance: Instance) -> Instance | None:
@@ -214,6 +216,7 @@ def _artifact(
         guarantee=reached.guarantee,
         power_state=instance.status,
         macs=dict(instance.macs),
+        fixed_macs=instance.fixed_macs,
         snapshots=tuple(
             SnapshotRecord(
                 name=name,

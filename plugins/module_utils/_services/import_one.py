@@ -20,7 +20,6 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors im
     ArchiveInvalid,
     BackupError,
     ChecksumMismatch,
-    Interrupted,
     OperationFailed,
 )
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.manifest import Artifact
@@ -128,11 +127,7 @@ def _send(client: IncusClient, step: ImportStep, context: ImportContext) -> None
             pool=artifact.pool,
             config=overrides if in_headers else None,
         )
-    try:
-        client.wait(operation, on_progress=lambda _state: context.stop.check())
-    except Interrupted:
-        client.cancel(operation)
-        raise
+    client.wait(operation, on_progress=lambda _state: context.stop.check())
     if not in_headers:  # Incus before 6.0.6: the same, a moment later
         changes.patch_config(client, artifact.project, artifact.name, overrides)
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -142,7 +142,9 @@ def plan_import(
             taken = identity_conflicts(artifact, target.instances)
             regenerate = options.identity == REGENERATE or (options.identity == AUTO and bool(taken))
             problems += _problems(artifact, found, taken if options.identity == KEEP else [], target)
-            steps.append(_step(IMPORT, artifact, _why(taken, regenerate), options, regenerate))
+            step = _step(IMPORT, artifact, _why(taken, regenerate), options, regenerate)
+            problems += _fixed_address_problems(step, target)
+            steps.append(step)
     return steps, problems
 
 
@@ -160,6 +162,19 @@ def identity_conflicts(artifact: Artifact, instances: Iterable[Instance]) -> lis
             if mac.lower() in wanted:
                 conflicts.append(f"{who} has the MAC address {mac} of its {wanted[mac.lower()]}")
     return conflicts
+
+
+def _fixed_address_problems(step: ImportStep, target: Target) -> list[Problem]:
+    """A configured MAC address stays what it is, and with a taken one Incus refuses to start the instance."""
+    artifact = step.artifact
+    if not (step.regenerate and step.start):
+        return []
+    fixed = {nic: mac for nic, mac in artifact.macs.items() if nic in artifact.fixed_macs}
+    hint = "Change the address of the other instance, or restore with power_state=stopped and change this one's"
+    return [
+        Problem("address_fixed", step.entity, f"{reason}, and it is configured, so no new one is made", hint)
+        for reason in identity_conflicts(replace(artifact, uuid=None, macs=fixed), target.instances)
+    ]
 
 
 def _step(action: str, artifact: Artifact, reason: str, options: ImportOptions, regenerate: bool) -> ImportStep:

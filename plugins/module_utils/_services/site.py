@@ -8,11 +8,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.errors import UsageError
-from ansible_collections.incus_fleet.backup.plugins.module_utils._core.manifest import ServerIdentity
+from ansible_collections.incus_fleet.backup.plugins.module_utils._core.manifest import Artifact, ServerIdentity, SetHead
 from ansible_collections.incus_fleet.backup.plugins.module_utils._core.names import (
     checked_run_id,
     checked_site,
@@ -28,8 +28,9 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._host.placement
 from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.client import IncusClient
 from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.connection import find_socket
 from ansible_collections.incus_fleet.backup.plugins.module_utils._incus.instances import Pool, list_pools
+from ansible_collections.incus_fleet.backup.plugins.module_utils._store.base import INCOMPLETE_SUFFIX
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.directory import DirectoryStore
-from ansible_collections.incus_fleet.backup.plugins.module_utils._store.lease import Lease
+from ansible_collections.incus_fleet.backup.plugins.module_utils._store.lease import Lease, ensure_free
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.owner import (
     claim_site,
     foreign,
@@ -40,8 +41,10 @@ from ansible_collections.incus_fleet.backup.plugins.module_utils._store.owner im
 from ansible_collections.incus_fleet.backup.plugins.module_utils._store.sets import (
     NewSet,
     SetWriter,
+    find_resumable,
     join_set,
     open_set,
+    whole_artifacts,
 )
 
 MADE_BY = "incus_fleet.backup 0.1.0"
@@ -114,6 +117,24 @@ class Site:
         claim_site(self.store, self.directory, self.name, self.server, adopt=self.options.adopt)
         if self.options.set:
             return join_set(self.store, self.directory, lease, self.options.set, self.run_id)
+        new, usable = self._wanted(placement)
+        within = self.options.resume_within
+        return open_set(self.store, self.directory, lease, new, resume_within=within, usable=usable)
+
+    def finished(self, placement: Placement) -> list[Artifact]:
+        """What check mode has to know: the artifacts in the set that a real run would go on with.
+
+        Raises LeaseHeld as a real run would.
+        """
+        ensure_free(self.store, self.directory, self.run_id)
+        if self.options.set:
+            return whole_artifacts(self.store, f"{self.directory}/{self.options.set}{INCOMPLETE_SUFFIX}")
+        new, usable = self._wanted(placement)
+        within = self.options.resume_within
+        head = find_resumable(self.store, self.directory, new, resume_within=within, usable=usable)
+        return whole_artifacts(self.store, f"{self.directory}/{head.name}{INCOMPLETE_SUFFIX}") if head else []
+
+    def _wanted(self, placement: Placement) -> tuple[NewSet, Callable[[SetHead], bool]]:
         new = NewSet(
             site=self.name,
             kind="partial",
@@ -123,14 +144,7 @@ class Site:
             same_device=placement.same_device,
             made_by=MADE_BY,
         )
-        return open_set(
-            self.store,
-            self.directory,
-            lease,
-            new,
-            resume_within=self.options.resume_within,
-            usable=lambda head: (head.off_host, head.same_device) == (placement.off_host, placement.same_device),
-        )
+        return new, lambda head: (head.off_host, head.same_device) == (placement.off_host, placement.same_device)
 
 
 def own_pools(client: IncusClient, server: ServerIdentity) -> list[Pool]:

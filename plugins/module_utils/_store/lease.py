@@ -110,12 +110,7 @@ class Lease:
         me = this_process()
         store.make_directory(directory, exclusive=False)
         with store.lock(directory):
-            held = read_lease(store, directory)
-            if held is None or not _ours_to_take(held, run_id):
-                age = store.age(f"{directory}/{LEASE}")
-                reason = _why_kept(held, me, age)
-                if reason is not None:
-                    raise _held(held, directory, store, reason)
+            held = ensure_free(store, directory, run_id)
             _sweep_pieces(store, directory)
             record = LeaseRecord(
                 run_id=run_id,
@@ -200,6 +195,16 @@ def read_lease(store: Store, directory: str) -> LeaseRecord | None:
         if store.exists(path):
             raise
         return None  # given back between the two looks
+
+
+def ensure_free(store: Store, directory: str, run_id: str) -> LeaseRecord | None:
+    """The dead (or handed on) lease that a run would replace; raises LeaseHeld where another live run has it."""
+    held = read_lease(store, directory)
+    if held is None or not _ours_to_take(held, run_id):
+        reason = _why_kept(held, this_process(), store.age(f"{directory}/{LEASE}"))
+        if reason is not None:
+            raise _held(held, directory, store, reason)
+    return held
 
 
 def live_lease(store: Store, directory: str) -> LeaseRecord | None:

@@ -103,15 +103,12 @@ class SetWriter:
     def artifacts(self) -> list[Artifact]:
         """The finished artifacts, by path."""
         found = []
-        for name in self._records():
+        for name in _record_names(self.store, self.base):
             artifact = decode(Artifact, self._read(name), name)
             if artifact.path + RECORD_SUFFIX != name:
                 raise SetInvalid(f"{self.base}/{name} is the record of another file ({artifact.path})")
             found.append(artifact)
         return found
-
-    def _records(self) -> list[str]:
-        return [name for name in self.store.files(self.base) if name.endswith(RECORD_SUFFIX) and name not in _OWN_FILES]
 
     def note_failures(self, failures: Iterable[Failure]) -> None:
         """Add failures to those that the manifest will name; a later one of the same entity replaces an earlier."""
@@ -184,15 +181,7 @@ class SetWriter:
 
     def tidy(self) -> list[str]:
         """After a death: delete what has no (readable) record, or not the recorded size. Returns what was deleted."""
-        good = []
-        for name in self._records():
-            try:
-                artifact = decode(Artifact, self._read(name), name)
-            except SetInvalid:
-                continue
-            if artifact.path + RECORD_SUFFIX == name and self._is_whole(artifact):
-                good.append(artifact)
-        return self._sweep_unrecorded((HEAD, FAILURES), good)
+        return self._sweep_unrecorded((HEAD, FAILURES), whole_artifacts(self.store, self.base))
 
     def _is_whole(self, artifact: Artifact) -> bool:
         return self.store.size(f"{self.base}/{artifact.path}") == artifact.stored_bytes
@@ -221,6 +210,16 @@ def open_set(
     The caller holds the site's lease, hence no incomplete set of this site is alive.  ``usable`` decides whether a
     set's head fits what is to be done.
     """
+    head = find_resumable(store, directory, new, resume_within=resume_within, usable=usable)
+    if head is not None:
+        return _resume(store, directory, lease, new, head)
+    return _create(store, directory, lease, new, now())
+
+
+def find_resumable(
+    store: Store, directory: str, new: NewSet, *, resume_within: int, usable: Callable[[SetHead], bool]
+) -> SetHead | None:
+    """The head of the incomplete set that ``open_set`` would go on with, None where it would open a new one."""
     moment = now()
     for name in reversed(incomplete_sets(store, directory)):
         opened = set_time(name)
@@ -234,8 +233,25 @@ def open_set(
             or head.server.certificate_fingerprint != new.server.certificate_fingerprint
         ):
             continue
-        return _resume(store, directory, lease, new, head)
-    return _create(store, directory, lease, new, moment)
+        return head
+    return None
+
+
+def whole_artifacts(store: Store, base: str) -> list[Artifact]:
+    """The finished artifacts of a set that was left by a death: with a readable record, and of the recorded size."""
+    good = []
+    for name in _record_names(store, base):
+        try:
+            artifact = decode(Artifact, read_json(store, f"{base}/{name}"), name)
+        except SetInvalid:
+            continue
+        if artifact.path + RECORD_SUFFIX == name and store.size(f"{base}/{artifact.path}") == artifact.stored_bytes:
+            good.append(artifact)
+    return good
+
+
+def _record_names(store: Store, base: str) -> list[str]:
+    return [name for name in store.files(base) if name.endswith(RECORD_SUFFIX) and name not in _OWN_FILES]
 
 
 def join_set(store: Store, directory: str, lease: Lease, name: str, run_id: str) -> SetWriter:

@@ -259,14 +259,18 @@ def test_a_daemon_that_dies_while_we_wait_is_unreachable(fake: FakeIncus, connec
         connect(fake).post("instances", body={})
 
 
-def test_what_the_progress_callback_raises_comes_through(fake: FakeIncus, connect: Connect) -> None:
+def test_what_the_progress_callback_raises_comes_through_after_the_operation_was_cancelled(
+    fake: FakeIncus, connect: Connect
+) -> None:
     def stop(_now: object) -> None:
         raise KeyboardInterrupt
 
     fake.on("POST", "/1.0/instances", background("op1"))
     fake.on("GET", WAIT, sync(state(103)))
+    fake.on("DELETE", "/1.0/operations/op1", sync(None))
     with pytest.raises(KeyboardInterrupt):
         connect(fake).post("instances", body={}, on_progress=stop)
+    assert ("DELETE", "/1.0/operations/op1") in [(seen.method, seen.path) for seen in fake.requests]
 
 
 def test_a_synchronous_answer_is_no_operation(fake: FakeIncus, connect: Connect) -> None:

@@ -320,3 +320,19 @@ def test_what_ran_is_started_unless_something_else_is_asked_for(recorded: str | 
 def test_options_out_of_range_are_refused_by_name(options: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(options))} must be between"):
         ImportOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_configured_address_that_is_taken_is_a_problem_because_no_new_one_is_made() -> None:
+    nic, mac = "eth0", next(iter(TWIN.macs.values()))
+    artifact = an_artifact("web", macs={nic: mac}, fixed_macs=(nic,), power_state="Running")
+    _steps, problems = plan(artifact, with_instances(TWIN))
+    assert [problem.code for problem in problems] == ["address_fixed"]
+    assert mac in problems[0].problem
+    assert "power_state=stopped" in problems[0].hint
+
+
+def test_a_configured_address_that_is_taken_does_not_matter_to_what_stays_stopped() -> None:
+    nic, mac = "eth0", next(iter(TWIN.macs.values()))
+    artifact = an_artifact("web", macs={nic: mac}, fixed_macs=(nic,), power_state="Stopped")
+    _steps, problems = plan(artifact, with_instances(TWIN))
+    assert problems == []
