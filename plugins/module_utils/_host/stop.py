@@ -63,4 +63,5 @@ def stop_on_sigterm(stop: Stop) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # Who was told to stop still has to say what happened: being told again must not cut that short.
+            signal.signal(number, signal.SIG_IGN if stop.requested else handler)
