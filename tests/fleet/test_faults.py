@@ -189,7 +189,7 @@ def test_a_second_run_is_refused_while_the_first_is_alive_also_in_the_background
 
 def test_a_set_that_broke_in_the_store_is_told_and_hides_no_other(fleet):
     make_guest(fleet.host, "a")
-    first, second = (fleet.export()["set"] for _ in range(2))
+    first, second = (fleet.export()["set"] for _unused in range(2))
     fleet.host.sh(f": >{fleet.site}/{second}/manifest.json")
     info = fleet.info()
     assert info["newest"]["set"] == first
