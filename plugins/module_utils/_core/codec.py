@@ -84,7 +84,7 @@ def _type_schema(hint: Any) -> dict[str, Any]:
         return _object_schema(typing.cast(type, hint))
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return {"anyOf": [{"type": "null"} if arm is type(None) else _type_schema(arm) for arm in arguments]}
+        return {"anyOf": [{"type": "null"} if arm is types.NoneType else _type_schema(arm) for arm in arguments]}
     if origin is tuple:
         return {"type": "array", "items": _type_schema(arguments[0])}
     if origin is dict:
@@ -101,7 +101,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return decode(typing.cast(type, hint), value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        arms = [arm for arm in arguments if arm is not type(None)]
+        arms = [arm for arm in arguments if arm is not types.NoneType]
         return None if value is None else _value(arms[0], value, where)
     if origin is tuple:
         if not isinstance(value, list):

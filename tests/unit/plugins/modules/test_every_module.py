@@ -39,7 +39,8 @@ def test_the_key_is_nowhere_in_the_answer(run: Runner, name: str) -> None:
     answer = run(name, url="https://127.0.0.1:1", client_cert_content=certificate, client_key_content=SECRET)
     assert (answer["failed"], answer["operation"]) == (True, "connect")
     assert SECRET not in json.dumps(answer)
-    assert certificate in json.dumps(answer["invocation"])
+    # Ansible 2.19 and older repeat the options in the answer: what is no secret stays readable there.
+    assert "invocation" not in answer or certificate in json.dumps(answer["invocation"])
     left = [path for path in run.home.rglob("*") if path.is_file() and SECRET in path.read_text("utf-8", "replace")]
     assert left == []
 

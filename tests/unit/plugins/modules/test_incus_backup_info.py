@@ -200,7 +200,7 @@ def test_a_large_catalogue_is_cut_to_what_a_controller_can_hold(run: Runner, sto
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "artifacts": manifest["artifacts"] * 400}))
     answer = run("incus_backup_info")
-    del answer["invocation"]
+    answer.pop("invocation", None)  # older releases of Ansible add it
     assert len(json.dumps(answer)) <= 65 * 1024
     assert answer["truncated"] == ["recovery_points"]
     assert answer["sets"][0]["artifacts"] == 400

@@ -95,7 +95,11 @@ class TestAttach:
                 "store.make_directory(sys.argv[2], exclusive=False)\n"
             )
             children = [
-                subprocess.Popen([sys.executable, "-c", script, str(place), f"site{number}"], stdin=subprocess.PIPE)
+                subprocess.Popen(
+                    [sys.executable, "-c", script, str(place), f"site{number}"],
+                    stdin=subprocess.PIPE,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                )
                 for number in range(4)
             ]
             for child in children:
