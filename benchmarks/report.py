@@ -35,19 +35,17 @@ def measure(benchmark: Benchmark, rounds: int) -> Samples:
 def table(benchmark: Benchmark, samples: Samples) -> list[str]:
     """The medians, each in relation to the base's, as lines of text."""
     rounds = len(next(iter(samples.values())))
-    head = f"{'':36} {benchmark.unit:>8} {'least–most':>14} {'ratio':>6} {'CPU s':>6} {'task s':>7}"
+    head = f"{'':44} {benchmark.unit:>8} {'least–most':>14} {'ratio':>6} {'CPU s':>6} {'task s':>7}"
     lines = [f"{benchmark.title} (median of {rounds})", head]
     base = _median(samples[benchmark.base], benchmark)
     for name, costs in samples.items():
         values = [_compared(cost, benchmark) for cost in costs]
         tasks = [cost.task_seconds for cost in costs if cost.task_seconds is not None]
         spread = f"{min(values):.1f}–{max(values):.1f}"
-        line = f"{name:36} {median(values):8.2f} {spread:>14} {median(values) / base:6.2f}"
-        line += (
-            f" {median(cost.cpu_seconds for cost in costs):6.1f} {median(tasks):7.1f}"
-            if tasks
-            else (f" {median(cost.cpu_seconds for cost in costs):6.1f}")
-        )
+        line = f"{name:44} {median(values):8.2f} {spread:>14} {median(values) / base:6.2f}"
+        line += f" {median(cost.cpu_seconds for cost in costs):6.1f}"
+        if tasks:
+            line += f" {median(tasks):7.1f}"
         lines.append(line)
     for name, found in verdicts(benchmark, samples).items():
         lines.append(f"  {name}: {found['ratio']:.2f} × {found['against']} (wanted: at most {found['limit']:.2f})")
