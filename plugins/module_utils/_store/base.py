@@ -49,8 +49,9 @@ class Store(ABC):
 
     @abstractmethod
     def create(self, path: str) -> AbstractContextManager[BinaryIO]:
-        """A new file for writing, that appears under its name, safely on disk, only when the block ends well.
+        """A new file for writing, that appears under its name only when the block ends well, its bytes safely on disk.
 
+        The name itself is on disk when the next ``replace`` in its directory is: every artifact's record follows it.
         A name that is taken is an error; after an exception nothing is left.
         """
 

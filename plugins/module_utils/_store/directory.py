@@ -143,8 +143,7 @@ class DirectoryStore(Store):
                 sink.flush()
                 os.fsync(sink.fileno())
                 sink.close()
-                os.rename(part, final)
-                _sync_directory(final.parent)
+                os.rename(part, final)  # on disk when the record beside it is, which syncs the same directory
         except BaseException:
             sink.raw.close()  # not the sink itself: what it still holds is not wanted any more
             with suppress(OSError):  # the first cause is what must be told

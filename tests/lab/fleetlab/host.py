@@ -27,6 +27,7 @@ OWN_CGROUP_MOUNT = STATE / "cgroup"
 _INIT = Path(__file__).resolve().parent.parent / "host-init"
 _BOOT_SECONDS = 60
 _DEATH_SECONDS = 30
+_ANSWER_SECONDS = 3
 _STEP = 0.02
 _ALIVE = ("initializing", "starting", "running", "degraded", "maintenance")
 
@@ -87,8 +88,10 @@ class Host:
         """Whether the host is not running; one that is shutting down is waited for."""
         deadline = time.monotonic() + _DEATH_SECONDS
         while (pid := self.pid) is not None and time.monotonic() < deadline:
-            argv = enter.host_argv(pid, ["systemctl", "is-system-running"])
-            # In the last part of a shutdown nobody answers any more.
+            # In the last part of a shutdown nobody answers any more, and who asks then may be stopped together with all
+            # that runs in the host (systemd sends SIGSTOP before it kills) and would wait for ever.
+            patience = ["timeout", "--signal=KILL", str(_ANSWER_SECONDS)]
+            argv = [*patience, *enter.host_argv(pid, ["systemctl", "is-system-running"])]
             if self._commands.run_code(argv, env=enter.host_environment())[1].strip() in _ALIVE:
                 return False
             time.sleep(_STEP)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -34,17 +35,23 @@ except BackupError as error:
 """
 
 
-def worker(**options: object) -> subprocess.Popen[str]:
+def hear_hangups() -> None:
+    """Undo what nohup, or a CI that starts us like it, does to all our children."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def worker(preexec_fn: Callable[[], None] = hear_hangups) -> subprocess.Popen[str]:
     """The worker in a process of its own, past the point from which it takes signals."""
     child = subprocess.Popen(
         [sys.executable, "-c", WORKER],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         text=True,
-        **options,  # type: ignore[call-overload]
+        preexec_fn=preexec_fn,
     )
+    assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
-    return child  # type: ignore[no-any-return]
+    return child
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
