@@ -226,3 +226,4 @@ def test_a_pool_can_be_recovered_from_what_lies_on_it_after_the_restore(journey)
     again = until(lambda: host.instances().get(WEB), "the recovery")
     assert sorted(snapshots(again)) == sorted(snapshots(before))
     assert again["config"]["volatile.uuid"] == before["config"]["volatile.uuid"]
+    assert not [key for key in again["config"] if "incus-fleet" in key]

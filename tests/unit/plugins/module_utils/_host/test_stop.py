@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -35,19 +34,16 @@ except BackupError as error:
 """
 
 
-def hear_hangups() -> None:
-    """Undo what nohup, or a CI that starts us like it, does to all our children."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def worker(hangups: str = "--default-signal=HUP") -> subprocess.Popen[str]:
+    """The worker in a process of its own, past the point from which it takes signals.
 
-
-def worker(preexec_fn: Callable[[], None] = hear_hangups) -> subprocess.Popen[str]:
-    """The worker in a process of its own, past the point from which it takes signals."""
+    Whoever started us may ignore hang-ups (nohup does): ``hangups`` tells env(1) what the worker finds.
+    """
     child = subprocess.Popen(
-        [sys.executable, "-c", WORKER],
+        ["env", hangups, sys.executable, "-c", WORKER],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=preexec_fn,
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
@@ -74,10 +70,7 @@ def test_a_second_signal_does_not_kill_what_is_being_cleaned_up() -> None:
 
 
 def test_a_hangup_that_is_ignored_stays_ignored() -> None:
-    def ignore() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    with worker(preexec_fn=ignore) as child:
+    with worker("--ignore-signal=HUP") as child:
         child.send_signal(signal.SIGHUP)
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(0.3)
