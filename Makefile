@@ -9,7 +9,7 @@ GATES := $(PYTHON) -B -m tests.gates
 export K
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint unit units sanity package lab-test integration demo
+.PHONY: help test lint unit units sanity package lab-test integration bench demo
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -37,6 +37,9 @@ lab-test: ## the tests on the lab's real servers (K=export: only those that matc
 
 integration: ## ansible-test's integration targets, each on every host of the lab
 	@$(GATES) integration
+
+bench: ## ratios to plain tools, side by side (half an hour; needs root)
+	@$(PYTHON) -B -m benchmarks
 
 demo: ## two real servers are backed up, lose an instance each, and get it back
 	@tests/lab/demo

@@ -55,7 +55,7 @@ def _ruff(shop: Workshop, log: Path, *words: str) -> Outcome:
 
 
 def mypy(shop: Workshop, log: Path) -> Outcome:
-    """Types are right, strictly: the plugins, the lab and these gates, each under the name it is imported by."""
+    """Types are right, strictly: plugins, lab, demo, benchmarks and gates, each under the name it is imported by."""
     env = shop.surroundings("dev")
     command = ["mypy", "--config-file", str(shop.checkout / "mypy.ini"), "--cache-dir", str(shop.own / "mypy")]
     package = ".".join((*COLLECTION.parts, "plugins"))
@@ -63,6 +63,8 @@ def mypy(shop: Workshop, log: Path) -> Outcome:
     for path, name, python in (
         (f"{shop.linked()}", package, "3.10"),
         (f"{shop.checkout / 'tests/lab'}", "fleetlab", "3.11"),
+        (f"{shop.checkout}", "tests.lab.fleetdemo", "3.11"),
+        (f"{shop.checkout}:{shop.linked()}", "benchmarks", "3.11"),
         (f"{shop.checkout}:{shop.linked()}", "tests.gates", "3.11"),
     ):
         words = [*command, "--python-version", python, "--package", name]
