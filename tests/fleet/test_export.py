@@ -213,14 +213,14 @@ def test_a_young_set_is_enough_until_something_new_is_there(fleet):
     assert fleet.export(max_age="1h")["changed"]
 
 
-def test_check_mode_shows_the_plan_with_the_same_keys_and_changes_nothing(both):
-    make_guest(both.host, "web")
-    both.export(instances=["web"])
-    before = both.host.digests(both.store)
-    planned = both.do("incus_export", check=True)
-    assert both.host.digests(both.store) == before
-    assert both.host.sh("find /var/lib/incus-fleet -type f") == ""
-    real = both.export()
+def test_check_mode_shows_the_plan_with_the_same_keys_and_changes_nothing(fleet):
+    make_guest(fleet.host, "web")
+    fleet.export(instances=["web"])
+    before = fleet.host.digests(fleet.store)
+    planned = fleet.do("incus_export", check=True)
+    assert fleet.host.digests(fleet.store) == before
+    assert fleet.host.sh("find /var/lib/incus-fleet -type f") == ""
+    real = fleet.export()
     assert planned["changed"]
     assert set(planned) - {"warnings"} == set(real) - {"warnings"}
     for key in ("action", "name", "path", "transport", "method", "guarantee"):

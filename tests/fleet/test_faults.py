@@ -67,6 +67,7 @@ def test_another_instance_of_the_same_name_is_taken_anew(fleet):
     """What a dead run finished belongs to an instance that is gone."""
     slow_fleet(fleet, small=("a",))
     running = fleet.start(fleet.task("incus_export", store_create=True, rate_limit=3 * MIB, parallel=1))
+    fleet.until_recorded("a")
     fleet.until_mid_stream("z")
     fleet.kill("KILL")
     running.wait()
@@ -81,6 +82,7 @@ def test_another_instance_of_the_same_name_is_taken_anew(fleet):
 def test_a_run_that_is_told_to_stop_cleans_up_and_can_be_gone_on_with(both):
     slow_fleet(both, small=("a",))
     running = both.start(both.task("incus_export", store_create=True, rate_limit=3 * MIB, parallel=1))
+    both.until_recorded("a")
     both.until_mid_stream("z")
     both.kill("TERM")
     stopped = running.one()
@@ -98,7 +100,7 @@ def test_a_run_that_is_told_to_stop_cleans_up_and_can_be_gone_on_with(both):
 
 @pytest.mark.usefixtures("mended")
 def test_a_cut_connection_leaves_a_run_that_is_found_alive_and_ends_well(fleet):
-    slow_fleet(fleet, small=("a",), weight=40)
+    slow_fleet(fleet, small=("a",), weight=32)
     impatient = "-o ControlMaster=no -o ServerAliveInterval=1 -o ServerAliveCountMax=2"
     running = fleet.start(fleet.task("incus_export", store_create=True, rate_limit=2 * MIB), ssh_args=impatient)
     fleet.until_mid_stream("z")
@@ -122,6 +124,7 @@ def test_the_daemon_restarted_in_mid_stream_fails_one_and_not_the_others(both):
     weigh(both.host, "m", 16)
     make_guest(both.host, "busy", running=True)
     running = both.start(both.task("incus_export", store_create=True, rate_limit=3 * MIB, parallel=1, exclude=["busy"]))
+    both.until_recorded("a")
     both.until_mid_stream("m")
     both.host.run("systemctl", "kill", "--signal=KILL", "incus.service")
     result = running.one()
@@ -201,6 +204,7 @@ def test_a_set_that_broke_in_the_store_is_told_and_hides_no_other(fleet):
 def test_files_of_a_dead_run_without_record_are_not_taken_for_artifacts(fleet):
     slow_fleet(fleet, small=("a",))
     running = fleet.start(fleet.task("incus_export", store_create=True, rate_limit=3 * MIB, parallel=1))
+    fleet.until_recorded("a")
     fleet.until_mid_stream("z")
     fleet.kill("KILL")
     running.wait()

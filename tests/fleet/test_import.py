@@ -18,8 +18,8 @@ def delete(*names: str):
     return task("ansible.builtin.command", argv=["incus", "delete", "--force", *names])
 
 
-def test_everything_that_is_missing_is_told_at_once_and_nothing_is_changed(both):
-    host = both.host
+def test_everything_that_is_missing_is_told_at_once_and_nothing_is_changed(fleet):
+    host = fleet.host
     host.sh(
         "incus storage create extra dir && incus network create extrabr0 ipv4.address=none ipv6.address=none\n"
         "incus profile create special\n"
@@ -31,7 +31,7 @@ def test_everything_that_is_missing_is_told_at_once_and_nothing_is_changed(both)
     make_guest(host, "db", project="shop")
     host.incus("profile", "add", "web", "special")
     host.incus("network", "attach", "extrabr0", "web", "eth1")
-    exported = both.export()
+    exported = fleet.export()
     host.incus("delete", "web")
     host.incus("delete", "db", project="shop")
     host.sh(
@@ -39,7 +39,7 @@ def test_everything_that_is_missing_is_told_at_once_and_nothing_is_changed(both)
         "incus project delete shop"
     )
     before = host.instances()
-    planned, real = both.play(both.task("incus_import", check=True), both.task("incus_import"))
+    planned, real = fleet.play(fleet.task("incus_import", check=True), fleet.task("incus_import"))
     for refused in (planned, real):
         assert not refused.ok
         assert refused["error"] == "PreflightFailed"
@@ -58,7 +58,7 @@ def test_everything_that_is_missing_is_told_at_once_and_nothing_is_changed(both)
         assert refused["operation"] == "check the restore"
         assert refused["server"]
     assert host.instances() == before
-    assert both.published() == [exported["set"]]
+    assert fleet.published() == [exported["set"]]
 
 
 def test_an_instance_that_is_there_stops_it_all_unless_it_is_to_be_left_alone(fleet):

@@ -89,6 +89,11 @@ class Fleet:
         look = f"find {self.site}/*.incomplete/instances/*/ -name '{name}.tar*.part' -size +256k | grep -q ."
         until(lambda: self.host.succeeds(f"{look} 2>/dev/null"), f"the export of {name}")
 
+    def until_recorded(self, name: str) -> None:
+        """Wait until an instance's artifact is finished, and noted in its set."""
+        record = f"{self.site}/*.incomplete/instances/*/{name}.tar.zst.json"
+        until(lambda: self.host.succeeds(f"ls {record} 2>/dev/null"), f"the end of the export of {name}")
+
     def until_alone(self) -> None:
         """Wait until no process of ours holds the site."""
         until(lambda: not self.host.succeeds(f"test -e {self.site}/lease.json"), "the end of the run")
