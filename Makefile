@@ -9,13 +9,16 @@ GATES := $(PYTHON) -B -m tests.gates
 export K
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint unit units sanity package lab-test integration bench demo
+.PHONY: help test packages lint unit units sanity package lab-test integration bench demo
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
-test: ## everything; ends with a table and "N passed, N failed" (needs root for the lab)
+test: packages ## everything; ends with a table and "N passed, N failed" (needs root for the lab)
 	@$(GATES)
+
+packages: # the Debian packages that the tests need
+	@tests/gates/debian-packages
 
 lint: ## ruff, mypy, yamllint, shellcheck, ansible-lint, antsibull, licences, suppressions
 	@$(GATES) lint
