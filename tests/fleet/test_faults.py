@@ -31,7 +31,7 @@ def slow_fleet(fleet, *, small=("a1", "a2", "a3"), slow="z", weight=16) -> None:
 
 
 def test_after_a_kill_the_next_run_takes_only_what_was_not_finished(both):
-    slow_fleet(both)
+    slow_fleet(both, weight=32)
     make_guest(both.host, "busy", running=True)
     running = both.start(both.task("incus_export", store_create=True, run_id="killed", rate_limit=3 * MIB))
 
@@ -66,7 +66,7 @@ def test_after_a_kill_the_next_run_takes_only_what_was_not_finished(both):
 def test_another_instance_of_the_same_name_is_taken_anew(fleet):
     """What a dead run finished belongs to an instance that is gone."""
     slow_fleet(fleet, small=("a",))
-    running = fleet.start(fleet.task("incus_export", store_create=True, rate_limit=3 * MIB, parallel=1))
+    running = fleet.start(fleet.task("incus_export", store_create=True, rate_limit=MIB, parallel=1))
     fleet.until_recorded("a")
     fleet.until_mid_stream("z")
     fleet.kill("KILL")
@@ -81,7 +81,7 @@ def test_another_instance_of_the_same_name_is_taken_anew(fleet):
 
 def test_a_run_that_is_told_to_stop_cleans_up_and_can_be_gone_on_with(both):
     slow_fleet(both, small=("a",))
-    running = both.start(both.task("incus_export", store_create=True, rate_limit=3 * MIB, parallel=1))
+    running = both.start(both.task("incus_export", store_create=True, rate_limit=MIB, parallel=1))
     both.until_recorded("a")
     both.until_mid_stream("z")
     both.kill("TERM")
@@ -121,7 +121,7 @@ def test_a_cut_connection_leaves_a_run_that_is_found_alive_and_ends_well(fleet):
 def test_the_daemon_restarted_in_mid_stream_fails_one_and_not_the_others(both):
     for name in ("a", "m", "z"):
         make_guest(both.host, name)
-    weigh(both.host, "m", 16)
+    weigh(both.host, "m", 32)
     make_guest(both.host, "busy", running=True)
     running = both.start(both.task("incus_export", store_create=True, rate_limit=3 * MIB, parallel=1, exclude=["busy"]))
     both.until_recorded("a")
@@ -172,19 +172,19 @@ def test_a_full_store_is_told_the_old_set_is_untouched_and_the_next_run_goes_on(
 
 
 def test_a_second_run_is_refused_while_the_first_is_alive_also_in_the_background(fleet):
-    slow_fleet(fleet, small=("a",))
+    slow_fleet(fleet, small=("a",), weight=32)
     background = {**fleet.task("incus_export", store_create=True, run_id="first", rate_limit=2 * MIB)}
     background |= {"async": 120, "poll": 0}
     [started] = fleet.play(background)
     assert started.ok
     fleet.until_mid_stream("z")
-    second = fleet.run("incus_export")
+    second, info = fleet.play(fleet.task("incus_export"), fleet.task("incus_backup_info"))
     assert (second.ok, second["error"]) == (False, "LeaseHeld")
     assert "first" in second["msg"]
     assert second["operation"] == "take the lease"
     assert second["entity"]
     assert second["hint"]
-    assert [item["alive"] for item in fleet.info()["incomplete"]] == [True]
+    assert [item["alive"] for item in info["incomplete"]] == [True]
     fleet.until_alone()
     waited = fleet.play(task("ansible.builtin.async_status", jid=started["ansible_job_id"]))[0]
     assert (waited["finished"], waited["result"], waited["succeeded"]) == (1, "complete", 2)
@@ -203,7 +203,7 @@ def test_a_set_that_broke_in_the_store_is_told_and_hides_no_other(fleet):
 
 def test_files_of_a_dead_run_without_record_are_not_taken_for_artifacts(fleet):
     slow_fleet(fleet, small=("a",))
-    running = fleet.start(fleet.task("incus_export", store_create=True, rate_limit=3 * MIB, parallel=1))
+    running = fleet.start(fleet.task("incus_export", store_create=True, rate_limit=MIB, parallel=1))
     fleet.until_recorded("a")
     fleet.until_mid_stream("z")
     fleet.kill("KILL")

@@ -158,7 +158,7 @@ def test_snapshots_come_back_with_their_expiry_and_those_without_have_none(journ
 
 def test_pools_are_the_same(journey):
     pools = {guest: instance["expanded_devices"]["root"]["pool"] for guest, instance in journey.after.items()}
-    assert pools == {WEB: "default", IDLE: "plain", LOUD: "plain", DB: "default"}
+    assert pools == {WEB: "default", IDLE: "plain", LOUD: "plain", DB: "default", STILL: "default"}
 
 
 def test_nothing_of_ours_is_left_on_the_server(journey):

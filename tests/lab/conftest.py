@@ -50,6 +50,10 @@ class LabCopy:
     def out(self, *words: str) -> str:
         return self.run(*words).stdout.strip()
 
+    def has_network_of(self, name: str) -> bool:
+        """Whether a host's network is there, which is early in its life; a look that costs no time."""
+        return any(Path("/run/netns").glob(f"{PREFIX}-{self.key}-host-{name}"))
+
     def traces(self) -> list[str]:
         """Everything on this machine that bears this checkout's key."""
         found = [str(path) for path in STATE.glob(f"*{self.key}*")]

@@ -171,7 +171,7 @@ def start(lab, *words: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_up_leaves_nothing(lab, number):
     process = start(lab, "up", "one=7.0")
-    until(lambda: "host-one" in " ".join(lab.traces()), "the host's network")
+    until(lambda: lab.has_network_of("one"), "the host's network")
     process.send_signal(number)
     said, _unused = process.communicate(timeout=DEADLINE)
     assert process.returncode == 128 + number, said
@@ -182,7 +182,7 @@ def test_an_interrupted_up_leaves_nothing(lab, number):
 def test_an_interrupted_up_keeps_the_hosts_that_were_there(lab):
     lab.run("up", "one=6.0", "--bare")
     process = start(lab, "up", "two=6.0")
-    until(lambda: "host-two" in " ".join(lab.traces()), "the second host's network")
+    until(lambda: lab.has_network_of("two"), "the second host's network")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=DEADLINE)
     assert "host-two" not in " ".join(lab.traces())
@@ -192,7 +192,7 @@ def test_an_interrupted_up_keeps_the_hosts_that_were_there(lab):
 @pytest.mark.parametrize("heal", ["down", "up"])
 def test_what_a_killed_up_left_is_removed_by_the_next_command(lab, heal):
     process = start(lab, "up", "one=6.0", "--bare")
-    until(lambda: "host-one" in " ".join(lab.traces()), "the host's network")
+    until(lambda: lab.has_network_of("one"), "the host's network")
     process.kill()
     process.communicate(timeout=DEADLINE)
     assert lab.traces() != []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -32,6 +32,7 @@ class Step(Protocol):
         """The entity's name."""
 
 
+_GLANCE = 0.2  # seconds
 S = TypeVar("S", bound=Step)
 R = TypeVar("R")
 
@@ -85,7 +86,12 @@ def for_each(
 
     try:
         with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="step") as executor:
-            list(executor.map(take, steps))
+            futures = [executor.submit(take, step) for step in steps]
+            # Not once and for all: a signal that another thread took is handled here, and only between two waits.
+            while wait(futures, timeout=_GLANCE).not_done:
+                pass
+        for future in futures:
+            future.result()  # raises what is no BackupError
     finally:
         progress.close()
     if ended_by:

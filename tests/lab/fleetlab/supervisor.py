@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from fleetlab.commands import Commands
 
+_GLANCE = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -33,7 +34,9 @@ def supervised(commands: Commands, work: Callable[[], None]) -> int:
         signal.signal(number, lambda received, _frame: commands.interrupt(received))
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join()
+    while thread.is_alive():
+        # Not once and for all: a signal that another thread took is handled here, and only between two waits.
+        thread.join(_GLANCE)
     if commands.interrupted:
         return 128 + commands.interrupted
     if failure:
