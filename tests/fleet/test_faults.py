@@ -66,7 +66,7 @@ def test_after_a_kill_the_next_run_takes_only_what_was_not_finished(both):
 def test_another_instance_of_the_same_name_is_taken_anew(fleet):
     """What a dead run finished belongs to an instance that is gone."""
     slow_fleet(fleet, small=("a",))
-    running = fleet.start(fleet.task("incus_export", store_create=True, rate_limit=MIB, parallel=1))
+    running = fleet.start(fleet.task("incus_export", store_create=True, rate_limit=MIB))
     fleet.until_recorded("a")
     fleet.until_mid_stream("z")
     fleet.kill("KILL")
@@ -81,7 +81,7 @@ def test_another_instance_of_the_same_name_is_taken_anew(fleet):
 
 def test_a_run_that_is_told_to_stop_cleans_up_and_can_be_gone_on_with(both):
     slow_fleet(both, small=("a",))
-    running = both.start(both.task("incus_export", store_create=True, rate_limit=MIB, parallel=1))
+    running = both.start(both.task("incus_export", store_create=True, rate_limit=MIB))
     both.until_recorded("a")
     both.until_mid_stream("z")
     both.kill("TERM")
@@ -124,7 +124,6 @@ def test_the_daemon_restarted_in_mid_stream_fails_one_and_not_the_others(both):
     weigh(both.host, "m", 32)
     make_guest(both.host, "busy", running=True)
     running = both.start(both.task("incus_export", store_create=True, rate_limit=3 * MIB, parallel=1, exclude=["busy"]))
-    both.until_recorded("a")
     both.until_mid_stream("m")
     both.host.run("systemctl", "kill", "--signal=KILL", "incus.service")
     result = running.one()
@@ -203,7 +202,7 @@ def test_a_set_that_broke_in_the_store_is_told_and_hides_no_other(fleet):
 
 def test_files_of_a_dead_run_without_record_are_not_taken_for_artifacts(fleet):
     slow_fleet(fleet, small=("a",))
-    running = fleet.start(fleet.task("incus_export", store_create=True, rate_limit=MIB, parallel=1))
+    running = fleet.start(fleet.task("incus_export", store_create=True, rate_limit=MIB))
     fleet.until_recorded("a")
     fleet.until_mid_stream("z")
     fleet.kill("KILL")

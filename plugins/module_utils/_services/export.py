@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -197,7 +196,6 @@ def _act(client: IncusClient, writer: SetWriter, result: ExportResult, run: Run)
     context = ExportContext(
         options=run.options,
         threads=run.options.threads(os.cpu_count() or 1),
-        streams=threading.Semaphore(run.options.parallel),
         throttle=Throttle(run.options.rate_limit, sleep=run.stop.wait) if run.options.rate_limit else None,
         stop=run.stop,
         on_progress=progress.update,
@@ -207,7 +205,7 @@ def _act(client: IncusClient, writer: SetWriter, result: ExportResult, run: Run)
         client,
         todo,
         lambda own, step: export_instance(own, writer, step, context),
-        parallel=2 * run.options.parallel,  # for each that streams, one that finishes what has streamed
+        parallel=run.options.parallel,
         stop=run.stop,
         progress=progress,
         fatal=(StoreError,),

@@ -7,10 +7,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -52,15 +51,10 @@ TEMPORARY_LIFETIME = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class ExportContext:
-    """What all exports of a run share; ``threads`` are one export's.
-
-    ``streams`` lets as many stream at a time as were asked for. An export leaves it with its last byte: while the
-    compressor ends, the file is synced, the server asked again and the record written, the next one's bytes flow.
-    """
+    """What all exports of a run share; ``threads`` are one export's."""
 
     options: ExportOptions
     threads: int
-    streams: threading.Semaphore
     throttle: Callable[[int], None] | None
     stop: Stop
     on_progress: Callable[[str, int], None]
@@ -72,15 +66,12 @@ def export_instance(client: IncusClient, writer: SetWriter, step: ExportStep, co
 
     Raises BackupError with what was tried on what; then nothing of it is in the set, nor on the server.
     """
+    started, taken_at = time.monotonic(), format_moment(now())
     try:
         with writer.artifact(step.path) as sink:
-            with ExitStack() as turn:
-                turn.enter_context(context.streams)
-                context.stop.check()
-                started, taken_at = time.monotonic(), format_moment(now())
-                stream = turn.enter_context(_source(client, writer.head.run_id, step, context))
+            with _source(client, writer.head.run_id, step, context) as stream:
                 facts = store_stream(
-                    _watched(stream, context.stop, turn.close),
+                    _watched(stream, context.stop),
                     sink,
                     compression=context.options.compression,
                     threads=context.threads,
@@ -132,11 +123,10 @@ def _delete_temporary(client: IncusClient, instance: Instance, name: str, warn: 
         warn(f"the temporary backup {instance.project}/{instance.name}/{name} was not deleted: {error.sentence()}")
 
 
-def _watched(stream: ByteStream, stop: Stop, at_end: Callable[[], None]) -> Iterator[bytes | memoryview]:
+def _watched(stream: ByteStream, stop: Stop) -> Iterator[bytes]:
     for chunk in stream:
         stop.check()
         yield chunk
-    at_end()
 
 
 def _instance_now(client: IncusClient, instance: Instance) -> Instance | None:
