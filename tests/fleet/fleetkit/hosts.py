@@ -34,6 +34,10 @@ done
 incus list --all-projects -fcsv -cne | while IFS=, read -r name project; do
   incus delete -f --project "$project" "$name" </dev/null
 done
+for volume in /var/lib/incus/storage-pools/default/containers-snapshots/*/* \\
+  /var/lib/incus/storage-pools/default/containers/*; do  # what a test made Incus forget
+  if [ -d "$volume" ]; then btrfs -q subvolume delete "$volume"; fi
+done
 for project in $(incus project list -fjson | python3 -c 'import json, sys
 for item in json.load(sys.stdin): print(item["name"])'); do
   for profile in $(incus profile list --project "$project" -fcsv | cut -d, -f1); do
