@@ -36,7 +36,7 @@ incus list --all-projects -fcsv -cne | while IFS=, read -r name project; do
 done
 for volume in /var/lib/incus/storage-pools/default/containers-snapshots/*/* \\
   /var/lib/incus/storage-pools/default/containers/*; do  # what a test made Incus forget
-  if [ -d "$volume" ]; then btrfs -q subvolume delete "$volume"; fi
+  if [ -d "$volume" ]; then btrfs -q subvolume delete "$volume" 2>/dev/null || rm -rf "$volume"; fi
 done
 for project in $(incus project list -fjson | python3 -c 'import json, sys
 for item in json.load(sys.stdin): print(item["name"])'); do
