@@ -31,6 +31,18 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.02)
 
 
+def in_guest(lab, name: str, *command: str) -> str:
+    """What a command in a guest says, once the guest is so far: a launch ends before its first process has come up."""
+    said: list[str] = []
+
+    def answered() -> str:
+        said[:] = [lab.run("exec", "one", "incus", "exec", name, "--", *command, check=False).stdout]
+        return said[0]
+
+    until(answered, f"an answer of {name}")
+    return said[0]
+
+
 def running(lab, host: str) -> list[str]:
     """The names of the host's running instances, by Incus's own word."""
     listing = json.loads(lab.out("exec", host, "incus", "list", "--format=json"))
@@ -54,10 +66,10 @@ def test_a_guest_runs_unprivileged_on_both_pools_with_an_address_and_is_exported
     for name, pool in (("b1", "default"), ("d1", "plain")):
         lab.run("exec", "one", "incus", "launch", "tiny", name, "--storage", pool)
         # The guest's root is not the host's: its user ids are shifted.
-        first = lab.out("exec", "one", "incus", "exec", name, "--", "cat", "/proc/self/uid_map").split()
+        first = in_guest(lab, name, "cat", "/proc/self/uid_map").split()
         assert first[0] == "0"
         assert int(first[1]) > 0
-        digest = lab.out("exec", "one", "incus", "exec", name, "--", "sh", "-c", "echo hello | sha256sum")
+        digest = in_guest(lab, name, "sh", "-c", "echo hello | sha256sum")
         assert digest.startswith("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03")
         until(lambda name=name: "10.177.0." in lab.out("exec", "one", "incus", "list", name, "-fcsv", "-c4"), "DHCP")
         lab.run("exec", "one", "incus", "export", name, f"/var/tmp/{name}.tar.gz")
